@@ -1,0 +1,30 @@
+"""Settings of the cohort room."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """How a site divides its patients, stratified by event and deterministic from ``seed``.
+
+    test, validation : fraction of the site's patients with an endpoint, in [0, 1); what is left is for training.
+    seed : int, so that every arm of a comparison sees the same test patients.
+    """
+
+    test: float = 0.2
+    validation: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class CohortSettings:
+    """One hospital's patients on disk.
+
+    name : the site's name, unique in a run.
+    path : folder of the cohort; relative paths are relative to the configuration file.
+    layout : name of a registered ``cohort_layout``.
+    """
+
+    name: str
+    path: str
+    layout: str = "hecktor2022"

@@ -1,0 +1,24 @@
+"""Settings of the network."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Size and variants of AdaMSS; the defaults are the published network.
+
+    width : channels c of the first PET and CT encoder level (8 as published).
+    norm : normalisation layer after every convolution of a ConvBlock.
+    norm_groups : number of groups where ``norm`` is ``group`` (at most the channels of the layer).
+    bins : number K of survival time bins.
+    tabular : length r of the tabular vector (clinical, radiomics) joined before the survival head.
+    dropout : dropout probability in the survival head.
+    """
+
+    width: int = 8
+    norm: Literal["batch", "instance", "group"] = "batch"
+    norm_groups: int = 4
+    bins: int = 10
+    tabular: int = 0
+    dropout: float = 0.5
