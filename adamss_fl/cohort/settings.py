@@ -15,6 +15,16 @@ class SplitSettings:
     validation: float = 0.0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse fractions that leave nothing to train on."""
+        for name, value in (("test", self.test), ("validation", self.validation)):
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} is {value}; it must be a fraction in [0, 1)")
+        if self.test + self.validation >= 1:
+            raise ValueError(
+                f"test + validation is {self.test + self.validation}; it must be below 1, to leave patients to train on"
+            )
+
 
 @dataclass(frozen=True)
 class CohortSettings:

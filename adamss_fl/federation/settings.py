@@ -44,3 +44,34 @@ class FederationSettings:
     attempts: int = 1
     aggregator: PluginSettings = field(default_factory=lambda: PluginSettings("average"))
     groups: Mapping[str, PluginSettings] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """The rounds of a run, by a preset or block by block.
+
+    preset : ``sequential`` (all rounds of stage I, then all of stage II), ``per-round`` (both stages at every site in
+        every round), or None where ``blocks`` says it all.
+    segmentation_rounds, survival_rounds : rounds of each stage under a preset; equal under ``per-round``.
+    epochs, steps : length of each stage in a round under a preset; exactly one of them is given.
+    blocks : the blocks themselves; only without a preset.
+    """
+
+    preset: Literal["sequential", "per-round"] | None = "sequential"
+    segmentation_rounds: int = 10
+    survival_rounds: int = 10
+    epochs: int | None = 1
+    steps: int | None = None
+    blocks: tuple[BlockSettings, ...] = ()
+
+    def resolved(self) -> tuple[BlockSettings, ...]:
+        """The blocks that the preset stands for, or ``blocks``; a stage with 0 rounds is left out."""
+        if self.preset is None:
+            return self.blocks
+        if self.preset == "per-round":
+            return (BlockSettings(("segmentation", "survival"), self.survival_rounds, self.epochs, self.steps),)
+        stages: tuple[tuple[StageName, int], ...] = (
+            ("segmentation", self.segmentation_rounds),
+            ("survival", self.survival_rounds),
+        )
+        return tuple(BlockSettings((stage,), rounds, self.epochs, self.steps) for stage, rounds in stages if rounds)

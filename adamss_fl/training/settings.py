@@ -33,10 +33,15 @@ class StageSettings:
 
 @dataclass(frozen=True)
 class StagesSettings:
-    """The two stages of AdaMSS."""
+    """The two stages of AdaMSS.
+
+    edges_days : edges of the survival time bins, 0 first, one more than ``model.bins``; empty takes quantiles of the
+        training events (in a federation from counts summed over sites, so that all sites share them).
+    """
 
     segmentation: StageSettings = field(default_factory=StageSettings)
     survival: StageSettings = field(default_factory=lambda: StageSettings(learning_rate=5e-5, balanced=True))
+    edges_days: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

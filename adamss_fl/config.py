@@ -1,0 +1,158 @@
+"""The configuration of a run: the rooms' settings, composed and checked from one YAML file.
+
+Every mistake is one InputError line such as
+``configs/x.yaml:4: federation.agregator: unknown key 'agregator'; did you mean 'aggregator'?``.
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from adamss_fl import config_rules, yaml_source
+from adamss_fl.cohort.settings import CohortSettings, SplitSettings
+from adamss_fl.evaluation.settings import EvaluationSettings
+from adamss_fl.federation.settings import FederationSettings, PlanSettings, PluginSettings
+from adamss_fl.imaging.settings import ImagingSettings
+from adamss_fl.model.settings import ModelSettings
+from adamss_fl.plugins import suggest
+from adamss_fl.training.settings import RuntimeSettings, StagesSettings
+from adamss_fl.yaml_source import Document, Key
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that decides a run.
+
+    name : the run's title in reports.
+    sites : the hospitals; their paths are absolute once loaded.
+    seed : of weights, batches, augmentation and bootstrap. ``split.seed`` is separate, so that runs that differ in
+        ``seed`` have the same test patients.
+    augmentation : plugins applied in order to every training batch.
+    trackers : plugins that receive every round's figures.
+    cache : folder of prepared images; None keeps them inside the run's folder.
+    """
+
+    name: str
+    sites: tuple[CohortSettings, ...]
+    seed: int = 0
+    split: SplitSettings = field(default_factory=SplitSettings)
+    imaging: ImagingSettings = field(default_factory=ImagingSettings)
+    augmentation: tuple[PluginSettings, ...] = (PluginSettings("affine"),)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    stages: StagesSettings = field(default_factory=StagesSettings)
+    plan: PlanSettings = field(default_factory=PlanSettings)
+    federation: FederationSettings = field(default_factory=FederationSettings)
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    trackers: tuple[PluginSettings, ...] = ()
+    cache: str | None = None
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read, compose and check a configuration.
+
+    overrides : texts ``KEY=VALUE`` such as ``stages.survival.learning_rate=1e-3`` or ``sites.0.path=/data/a``; VALUE is
+        YAML. Relative folders, from the file or from an override, are relative to the configuration file.
+    Raises InputError naming file, line and key.
+    """
+    path = Path(path)
+    document = yaml_source.read(path, overrides)
+    data = _shaped(document, document.data, RunConfig, ())
+    try:
+        # The strict rules of JSON are the ones for YAML: no "3" for 3, but a list for a tuple and 1 for 1.0.
+        config: RunConfig = TypeAdapter(RunConfig).validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        raise _first_mistake(document, error) from error
+    config = _with_absolute_paths(config, path.resolve().parent)
+    config_rules.check(config, document)
+    return config
+
+
+def dump_config(config: RunConfig) -> str:
+    """``config`` as YAML, every key written out, that ``load_config`` turns into an equal configuration."""
+    return yaml_source.dump(_plain(config))
+
+
+def _shaped(document: Document, value: Any, kind: Any, key: Key) -> Any:
+    """``value`` with plugins written out as name and settings; raises InputError for a key that ``kind`` has not."""
+    kind, item, by_name = _container(kind)
+    if kind is PluginSettings:
+        return _plugin(document, value, key)
+    if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        hints = typing.get_type_hints(kind)
+        for name in value:
+            if name not in hints:
+                raise document.error((*key, name), f"unknown key '{name}'; {suggest(name, hints, 'keys')}")
+        return {name: _shaped(document, inner, hints[name], (*key, name)) for name, inner in value.items()}
+    if item is not None and isinstance(value, list) and not by_name:
+        return [_shaped(document, inner, item, (*key, number)) for number, inner in enumerate(value)]
+    if item is not None and isinstance(value, dict) and by_name:
+        return {name: _shaped(document, inner, item, (*key, name)) for name, inner in value.items()}
+    return value
+
+
+def _container(kind: Any) -> tuple[Any, Any, bool]:
+    """(the type without None, the type of its items or None, whether items are found by name)."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        kind = next(option for option in typing.get_args(kind) if option is not type(None))
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        return kind, arguments[0], False
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        return kind, arguments[1], True
+    return kind, None, False
+
+
+def _plugin(document: Document, value: Any, key: Key) -> dict[str, Any]:
+    """A plugin is its bare name, or a mapping with ``name`` whose other keys are its settings."""
+    if isinstance(value, str):
+        return {"name": value, "settings": {}}
+    if not isinstance(value, dict):
+        raise document.error(key, f"write a plugin's name, or a mapping with 'name' and its settings, not {value!r}")
+    if not isinstance(value.get("name"), str):
+        raise document.error(key, "a plugin needs its 'name'")
+    return {"name": value["name"], "settings": {name: inner for name, inner in value.items() if name != "name"}}
+
+
+def _first_mistake(document: Document, error: ValidationError) -> Exception:
+    mistake = error.errors()[0]
+    key = tuple(mistake["loc"])
+    if mistake["type"] == "missing":
+        return document.error(key, "is missing; it must be given")
+    if mistake["type"] == "dataclass_type":
+        return document.error(key, f"must be a mapping of keys to values, not {mistake['input']!r}")
+    message = mistake["msg"][0].lower() + mistake["msg"][1:]
+    return document.error(key, f"{message.replace('input should be', 'must be')}, not {mistake['input']!r}")
+
+
+def _with_absolute_paths(config: RunConfig, folder: Path) -> RunConfig:
+    def absolute(text: str) -> str:
+        return str((folder / Path(text).expanduser()).resolve())
+
+    sites = tuple(dataclasses.replace(site, path=absolute(site.path)) for site in config.sites)
+    return dataclasses.replace(config, sites=sites, cache=None if config.cache is None else absolute(config.cache))
+
+
+def _plain(value: Any) -> Any:
+    """The inverse of ``_shaped``: mappings, lists and scalars, plugins as a user writes them."""
+    if isinstance(value, PluginSettings):
+        return {"name": value.name, **_plain(value.settings)} if value.settings else value.name
+    if dataclasses.is_dataclass(value):
+        return dict(_plain_fields(value))
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(inner) for inner in value]
+    return value
+
+
+def _plain_fields(value: Any) -> Iterator[tuple[str, Any]]:
+    for each in dataclasses.fields(value):
+        yield each.name, _plain(getattr(value, each.name))

@@ -1,0 +1,179 @@
+"""What a configuration must hold beyond its types: ranges, and keys that depend on each other."""
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from adamss_fl import plugins
+from adamss_fl.federation.plan import RoundPlan
+from adamss_fl.federation.settings import PluginSettings
+from adamss_fl.model import GROUPS
+from adamss_fl.yaml_source import Document, Key
+
+if TYPE_CHECKING:
+    from adamss_fl.config import RunConfig
+
+STRIDE = 16
+"""The network halves each side four times."""
+
+SITE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+LOCAL = "local"
+"""In ``federation.groups``: the group stays at its site. Not a plugin."""
+
+
+def _at_least(least: float) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value >= least, f"must be {least} or more"
+
+
+_POSITIVE = (lambda value: value > 0, "must be more than 0")
+_FRACTION = (lambda value: 0 <= value < 1, "must be 0 or more and less than 1")
+_NOT_EMPTY = (lambda value: bool(value.strip()), "must not be empty")
+
+RANGES: tuple[tuple[str, tuple[Callable[[Any], bool], str]], ...] = (
+    ("name", _NOT_EMPTY),
+    ("seed", _at_least(0)),
+    ("split.test", _FRACTION),
+    ("split.validation", _FRACTION),
+    ("split.seed", _at_least(0)),
+    ("imaging.grid.*", (lambda side: side > 0 and side % STRIDE == 0, f"must be a positive multiple of {STRIDE}")),
+    ("imaging.spacing_mm.*", _POSITIVE),
+    ("imaging.pet_suv_max", _POSITIVE),
+    ("model.width", _at_least(1)),
+    ("model.norm_groups", _at_least(1)),
+    ("model.bins", _at_least(1)),
+    ("model.tabular", (lambda length: length == 0, "must be 0: nothing supplies tabular features to a run yet")),
+    ("model.dropout", _FRACTION),
+    *(
+        (f"stages.{stage}.{key}", rule)
+        for stage in ("segmentation", "survival")
+        for key, rule in (
+            ("learning_rate", _POSITIVE),
+            ("batch_size", _at_least(1)),
+            ("weight_decay", _at_least(0)),
+            ("l2", _at_least(0)),
+            ("clip_norm", _at_least(0)),
+            ("proximal_mu", _at_least(0)),
+        )
+    ),
+    ("plan.segmentation_rounds", _at_least(0)),
+    ("plan.survival_rounds", _at_least(0)),
+    ("federation.min_sites", _at_least(1)),
+    ("federation.deadline_seconds", _at_least(0)),
+    ("federation.attempts", _at_least(1)),
+    ("runtime.threads", _at_least(1)),
+    ("evaluation.bootstrap", _at_least(1)),
+    ("evaluation.every", _at_least(0)),
+    ("evaluation.risk_groups", _at_least(2)),
+)
+"""Each key (``*``: every item of a list) with its test and what a value that fails it should be."""
+
+
+def check(config: "RunConfig", document: Document) -> None:
+    """Raise InputError for the first rule that ``config`` breaks, naming the place in ``document``."""
+    for pattern, (holds, rule) in RANGES:
+        for key, value in _matching(config, pattern.split(".")):
+            if not holds(value):
+                raise document.error(key, f"{rule}, not {value!r}")
+    _check_sites(config, document)
+    _check_fractions_and_windows(config, document)
+    _check_norm(config, document)
+    _check_plan(config, document)
+    _check_plugins(config, document)
+
+
+def _matching(value: Any, pattern: list[str], key: Key = ()) -> list[tuple[Key, Any]]:
+    if not pattern:
+        return [(key, value)]
+    first, rest = pattern[0], pattern[1:]
+    if first == "*":
+        return [found for number, item in enumerate(value) for found in _matching(item, rest, (*key, number))]
+    return _matching(getattr(value, first), rest, (*key, first))
+
+
+def _check_sites(config: "RunConfig", document: Document) -> None:
+    if not config.sites:
+        raise document.error(("sites",), "name at least one site with its 'name' and 'path'")
+    seen: set[str] = set()
+    for number, site in enumerate(config.sites):
+        key: Key = ("sites", number, "name")
+        if not SITE_NAME.fullmatch(site.name):
+            raise document.error(key, f"use 1 to 64 letters, digits, '.', '_' and '-', not {site.name!r}")
+        if site.name in seen or site.name in (".", ".."):
+            raise document.error(key, f"{site.name!r} cannot be used here; every site needs a name of its own")
+        seen.add(site.name)
+        if not document.data["sites"][number]["path"]:
+            raise document.error(("sites", number, "path"), "give the folder of the site's patients")
+    if config.federation.min_sites > len(config.sites):
+        raise document.error(
+            ("federation", "min_sites"),
+            f"a quorum of {config.federation.min_sites} cannot be reached by {len(config.sites)} site(s)",
+        )
+
+
+def _check_fractions_and_windows(config: "RunConfig", document: Document) -> None:
+    split = config.split
+    if split.test + split.validation >= 1:
+        raise document.error(
+            ("split",), f"test {split.test} and validation {split.validation} leave nobody to train on"
+        )
+    low, high = config.imaging.ct_hu_window
+    if low >= high:
+        raise document.error(("imaging", "ct_hu_window"), f"the low end {low} must be under the high end {high}")
+
+
+def _check_norm(config: "RunConfig", document: Document) -> None:
+    """A norm needs two values or more per channel on the deepest map, whose sides are those of the grid over 16."""
+    depth, height, width = (side // STRIDE for side in config.imaging.grid)
+    if depth * height * width > 1 or config.model.norm == "group":
+        return
+    if config.model.norm == "instance":
+        raise document.error(("model", "norm"), "instance norm needs a grid of more than 16 x 16 x 16")
+    for stage in ("segmentation", "survival"):
+        if getattr(config.stages, stage).batch_size == 1:
+            raise document.error(
+                ("stages", stage, "batch_size"), "batch norm on a grid of 16 x 16 x 16 needs batches of 2 or more"
+            )
+
+
+def _check_plan(config: "RunConfig", document: Document) -> None:
+    plan = config.plan
+    if plan.blocks and plan.preset is not None:
+        raise document.error(("plan", "preset"), f"write 'preset: null' beside blocks, not {plan.preset!r}")
+    if plan.preset is not None and (plan.epochs is None) == (plan.steps is None):
+        raise document.error(
+            ("plan", "steps" if plan.steps is not None else "epochs"),
+            "give either epochs or steps, and null for the other",
+        )
+    if plan.preset == "per-round" and plan.segmentation_rounds != plan.survival_rounds:
+        raise document.error(
+            ("plan", "survival_rounds"),
+            f"under 'per-round' both stages have the same rounds: {plan.survival_rounds} is not "
+            f"segmentation_rounds {plan.segmentation_rounds}",
+        )
+    try:
+        RoundPlan(plan.resolved()).stage_lengths()
+    except ValueError as error:
+        raise document.error(("plan",), str(error)) from error
+
+
+def _check_plugins(config: "RunConfig", document: Document) -> None:
+    """Build every plugin once, so that a wrong name or setting shows now and not in the middle of a run."""
+    for number, site in enumerate(config.sites):
+        _create("cohort_layout", PluginSettings(site.layout), document, ("sites", number, "layout"))
+    for number, plugin in enumerate(config.augmentation):
+        _create("augmentation", plugin, document, ("augmentation", number))
+    for number, plugin in enumerate(config.trackers):
+        _create("tracker", plugin, document, ("trackers", number))
+    _create("aggregator", config.federation.aggregator, document, ("federation", "aggregator"))
+    for group, plugin in config.federation.groups.items():
+        key: Key = ("federation", "groups", group)
+        if group not in GROUPS:
+            raise document.error(key, f"unknown parameter group; {plugins.suggest(group, GROUPS, 'groups')}")
+        if plugin.name != LOCAL:
+            _create("aggregator", plugin, document, key)
+        elif plugin.settings:
+            raise document.error(key, f"'{LOCAL}' has no settings")
+
+
+def _create(point: str, plugin: PluginSettings, document: Document, key: Key) -> None:
+    plugins.create(point, plugin.name, plugin.settings, document.where(key))

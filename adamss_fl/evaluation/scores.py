@@ -1,0 +1,40 @@
+"""Figures of predictions: C-index with interval and pairs, DSC per map, overall and per site."""
+
+from typing import Any
+
+import numpy as np
+
+from adamss_fl.evaluation.predictions import Predictions
+from adamss_fl.federation.merging import MAPS, dsc_or_none
+from adamss_fl.survival import NoComparablePairs, bootstrap_interval, concordance
+
+
+def score(predictions: Predictions, bootstrap: int, seed: int) -> dict[str, Any]:
+    """Figures of one group of patients.
+
+    Returns ``patients``, ``events``, ``c_index`` with ``ci_low`` and ``ci_high`` (95 %, percentile bootstrap over
+    patients; None where no pair is comparable), ``comparable_pairs`` and ``dsc`` {tumour, nodes} aggregated over the
+    patients with a reference mask (None where nothing is in reference or prediction).
+    """
+    p = predictions
+    figures: dict[str, Any] = {"patients": len(p.patient), "events": int(p.event.sum())}
+    try:
+        counts = concordance(p.time_days, p.event, p.risk)
+        interval = bootstrap_interval(p.time_days, p.event, p.risk, bootstrap, seed)
+        figures.update(c_index=counts.c_index, ci_low=interval.low, ci_high=interval.high)
+        figures.update(comparable_pairs=counts.comparable_pairs)
+    except NoComparablePairs:
+        figures.update(c_index=None, ci_low=None, ci_high=None, comparable_pairs=0)
+    summed = p.overlap[p.has_mask].sum(axis=0)
+    figures["dsc"] = {name: dsc_or_none(summed[index]) for index, name in enumerate(MAPS)}
+    return figures
+
+
+def score_with_sites(predictions: Predictions, bootstrap: int, seed: int) -> dict[str, Any]:
+    """:func:`score` of all patients, and under ``sites`` of each site's."""
+    figures = score(predictions, bootstrap, seed)
+    figures["sites"] = {
+        str(site): score(predictions.subset(predictions.site == site), bootstrap, seed)
+        for site in np.unique(predictions.site)
+    }
+    return figures

@@ -1,0 +1,175 @@
+"""The loop of a run: send, collect, check, aggregate in a fixed order, save, validate, record; from any round on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from adamss_fl.errors import AdamssError
+from adamss_fl.federation.aggregation import GroupedAggregation
+from adamss_fl.federation.checkpoint import Checkpoint, Checkpoints
+from adamss_fl.federation.events import EventLog
+from adamss_fl.federation.merging import mean_opening, merge_evaluations
+from adamss_fl.federation.messages import Absence, Collected, Instruction, Kind, Reply, Sites, Weights
+from adamss_fl.federation.plan import Round, RoundPlan
+from adamss_fl.federation.settings import FederationSettings
+from adamss_fl.federation.update import Update, check_envelope, check_update
+
+
+class QuorumLost(AdamssError):
+    """Fewer sites than the quorum gave a usable reply; the last good model is the newest checkpoint."""
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """The run's name on every message, the time bins that go with its model, and the hash of its task."""
+
+    run: str
+    edges_days: tuple[float, ...]
+    fingerprint: str = ""
+
+
+class Rounds:
+    """Drives a plan over sites.
+
+    sites : who trains; settings : quorum, deadline and attempts; aggregation : the rules per group.
+    checkpoints, events : where the run is kept; validate_every : validation figures every so many rounds.
+    """
+
+    def __init__(
+        self,
+        sites: Sites,
+        plan: RoundPlan,
+        settings: FederationSettings,
+        aggregation: GroupedAggregation,
+        checkpoints: Checkpoints,
+        events: EventLog,
+        identity: RunIdentity,
+        validate_every: int = 0,
+    ) -> None:
+        self.sites = sites
+        self.plan = plan
+        self.settings = settings
+        self.aggregation = aggregation
+        self.checkpoints = checkpoints
+        self.events = events
+        self.identity = identity
+        self.validate_every = validate_every
+
+    def run(self, start: Checkpoint) -> Weights:
+        """Train every round after ``start.round``; returns the final weights.
+
+        Raises :class:`QuorumLost` with the absences and their causes; all rounds before it are saved.
+        """
+        weights = start.weights
+        self.aggregation.load_state(start.aggregator)
+        rounds = self.plan.rounds
+        for round_ in rounds[start.round :]:
+            self.events.write("round_start", round_.index, stages=list(round_.stages), rounds=len(rounds))
+            updates = self._collect(round_, weights)
+            weights = self.aggregation.aggregate(weights, updates, round_.index)
+            self._save(round_, weights)
+            self._record(round_, updates, weights)
+            last = round_.index == len(rounds)
+            if self.validate_every and (round_.index % self.validate_every == 0 or last or round_.closes_block):
+                self._validate(round_, weights)
+        return weights
+
+    def ask(self, kind: Kind, round: int, settings: Mapping[str, Any], weights: Weights | None = None) -> list[Reply]:
+        """One instruction that is no training: the replies that count, sorted by site; absences are recorded.
+
+        Raises :class:`QuorumLost` where fewer than the quorum answer.
+        """
+        instruction = Instruction(kind, self.identity.run, round, 1, settings, weights)
+        collected = self.sites.broadcast(instruction, self.settings.deadline_seconds or None)
+        replies, absences = [], list(collected.absences)
+        for reply in collected.replies:
+            stale = check_envelope(reply, instruction)
+            if stale is None:
+                replies.append(reply)
+            else:
+                absences.append(stale)
+        self._note(round, absences)
+        if len(replies) < self.settings.min_sites:
+            raise QuorumLost(f"{kind}: {self._shortfall(len(replies), absences)}")
+        return replies
+
+    def _collect(self, round_: Round, weights: Weights) -> list[Update]:
+        settings = {
+            "stages": list(round_.stages),
+            "epochs": round_.epochs,
+            "steps": round_.steps,
+            "progress": {stage: list(span) for stage, span in round_.progress.items()},
+            "edges_days": list(self.identity.edges_days),
+        }
+        shared = self.aggregation.shared(weights)
+        absences: list[Absence] = []
+        updates: list[Update] = []
+        for attempt in range(1, self.settings.attempts + 1):
+            instruction = Instruction("train", self.identity.run, round_.index, attempt, settings, weights)
+            collected = self.sites.broadcast(instruction, self.settings.deadline_seconds or None)
+            updates, absences = sort_out(collected, instruction, shared)
+            self._note(round_.index, absences)
+            if len(updates) >= self.settings.min_sites:
+                return updates
+        kept = f"the model of round {round_.index - 1} is kept"
+        raise QuorumLost(f"round {round_.index}: {self._shortfall(len(updates), absences)}; {kept}")
+
+    def _save(self, round_: Round, weights: Weights) -> None:
+        identity = self.identity
+        state = {
+            "run": identity.run,
+            "edges_days": list(identity.edges_days),
+            "fingerprint": identity.fingerprint,
+            "stages": list(round_.stages),
+        }
+        self.checkpoints.save(
+            Checkpoint(round_.index, weights, self.aggregation.state(), state), pin=round_.closes_block
+        )
+
+    def _record(self, round_: Round, updates: Sequence[Update], weights: Weights) -> None:
+        for update in updates:
+            self.events.write("train", round_.index, update.site, figures=dict(update.figures))
+        self.events.write(
+            "aggregate",
+            round_.index,
+            sites=[update.site for update in updates],
+            figures={
+                "gate_opening": mean_opening([update.figures for update in updates]),
+                "bytes": sum(array.nbytes for array in weights.values()),
+            },
+        )
+
+    def _validate(self, round_: Round, weights: Weights) -> None:
+        settings = {"split": "validation", "edges_days": list(self.identity.edges_days)}
+        replies = self.ask("evaluate", round_.index, settings, weights)
+        figures = merge_evaluations({reply.site: reply.figures for reply in replies})
+        if figures["patients"]:
+            self.events.write("validation", round_.index, figures=figures)
+
+    def _note(self, round: int, absences: Sequence[Absence]) -> None:
+        for absence in absences:
+            self.events.write("absence", round, absence.site, cause=absence.cause, detail=absence.detail)
+
+    def _shortfall(self, replies: int, absences: Sequence[Absence]) -> str:
+        named = ", ".join(f"{a.site} ({a.cause}{': ' + a.detail if a.detail else ''})" for a in absences)
+        return f"{replies} of the {self.settings.min_sites} sites needed gave a usable reply; absent: {named or 'none'}"
+
+
+def sort_out(collected: Collected, instruction: Instruction, shared: Weights) -> tuple[list[Update], list[Absence]]:
+    """Training replies as updates sorted by site, and everyone else with the cause.
+
+    A second reply of the same site is not counted.
+    """
+    updates: dict[str, Update] = {}
+    absences = list(collected.absences)
+    for reply in collected.replies:
+        checked = check_update(reply, instruction, shared)
+        if isinstance(checked, Absence):
+            absences.append(checked)
+        elif checked.site in updates:
+            absences.append(Absence(checked.site, "duplicate"))
+        else:
+            updates[checked.site] = checked
+    return [updates[site] for site in sorted(updates)], sorted(absences, key=lambda absence: absence.site)

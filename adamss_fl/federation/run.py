@@ -1,0 +1,219 @@
+"""A whole run over any sites: describe, agree on time bins, train every round, evaluate, record; resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from adamss_fl import __version__
+from adamss_fl.errors import InputError
+from adamss_fl.federation.aggregation import GroupedAggregation
+from adamss_fl.federation.checkpoint import Checkpoint, Checkpoints
+from adamss_fl.federation.events import EventLog, Tracker
+from adamss_fl.federation.files import write_json
+from adamss_fl.federation.merging import merge_evaluations
+from adamss_fl.federation.messages import Reply, Sites, Weights
+from adamss_fl.federation.rounds import Rounds, RunIdentity
+from adamss_fl.federation.task import Task
+from adamss_fl.model import AdaMSS, architecture_hash, parameter_groups, to_weights
+from adamss_fl.survival import TimeGrid
+from adamss_fl.training.seeds import derive_seed
+
+_EVENT_CELL_DAYS = 15.0
+_EVENT_RANGE_DAYS = 9000.0
+
+
+def run_federation(
+    task: Task, sites: Sites, out: Path, *, trackers: Sequence[Tracker] = (), evaluate_test: bool = True
+) -> dict[str, Any]:
+    """Train ``task`` over ``sites`` and keep everything under ``out``; returns what ``metrics.json`` then holds.
+
+    A folder that holds the same task unfinished is continued from its newest checkpoint, a finished one is returned as
+    it is. ``evaluate_test`` : ask the sites for figures on their test patients at the end.
+
+    Raises InputError where the folder holds another task, a site has too few patients or another architecture, or the
+    time bins cannot be made; :class:`~adamss_fl.federation.rounds.QuorumLost` where too few sites answer.
+    """
+    metrics_path = out / "metrics.json"
+    checkpoints = Checkpoints(out / "checkpoints")
+    start = checkpoints.newest()
+    _refuse_other_task(out, start, task, sites)
+    if metrics_path.exists() and start is not None:
+        finished: dict[str, Any] = json.loads(metrics_path.read_text())
+        return finished
+    events = EventLog(out / "events.jsonl", trackers)
+    for tracker in trackers:
+        tracker.start(out, asdict(task))
+    if start is None:
+        start = _begin(task, sites, checkpoints, events)
+    else:
+        events.write("resume", start.round)
+    rounds = _rounds(task, sites, checkpoints, events, start)
+    weights = rounds.run(start)
+    metrics = _finish(task, rounds, checkpoints, weights) if evaluate_test else _base_metrics(task, rounds)
+    write_json(metrics_path, metrics)
+    events.write("run_end", len(task.plan.rounds), figures={"c_index": metrics.get("c_index")})
+    for tracker in trackers:
+        tracker.finish()
+    return metrics
+
+
+def initial_weights(task: Task) -> Weights:
+    """The weights every run of this seed and model starts from."""
+    torch.manual_seed(derive_seed(task.seed, "initial weights"))
+    return to_weights(AdaMSS(task.model))
+
+
+def fingerprint(task: Task, sites: Sequence[str]) -> str:
+    """Hash of all that decides a run's result: the task and the sites' names."""
+    plain = json.dumps({"task": asdict(task), "sites": sorted(sites)}, sort_keys=True, default=str)
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def _refuse_other_task(out: Path, start: Checkpoint | None, task: Task, sites: Sites) -> None:
+    if start is not None and start.state.get("fingerprint") != fingerprint(task, sites.names):
+        raise InputError(f"{out}: holds a run of other settings or sites; give another --out or the same configuration")
+
+
+def _rounds(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog, start: Checkpoint) -> Rounds:
+    with torch.device("meta"):
+        groups = parameter_groups(AdaMSS(task.model))
+    return Rounds(
+        sites,
+        task.plan,
+        task.federation,
+        GroupedAggregation(task.federation, groups),
+        checkpoints,
+        events,
+        RunIdentity(
+            start.state["run"], tuple(start.state["edges_days"]), fingerprint=fingerprint(task, sites.names)
+        ),
+        task.validate_every,
+    )
+
+
+def _begin(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog) -> Checkpoint:
+    identity = {"run": uuid.uuid4().hex, "edges_days": [], "fingerprint": fingerprint(task, sites.names), "stages": []}
+    start = Checkpoint(0, initial_weights(task), {}, identity)
+    rounds = _rounds(task, sites, checkpoints, events, start)
+    events.write(
+        "run_start",
+        task=task.name,
+        plan=task.plan.describe(),
+        sites=list(sites.names),
+        version=__version__,
+        megabytes=round(sum(array.nbytes for array in start.weights.values()) / 1e6, 3),
+    )
+    described = rounds.ask("describe", 0, {})
+    _check_sites(task, described)
+    for reply in described:
+        events.write("site", 0, reply.site, figures=dict(reply.figures))
+    edges = _agree_on_edges(task, rounds)
+    events.write("time_bins", edges_days=list(edges))
+    start = replace(start, state={**identity, "edges_days": list(edges)})
+    checkpoints.save(start, pin=True)
+    return start
+
+
+def _check_sites(task: Task, replies: Sequence[Reply]) -> None:
+    """Raise InputError where a site cannot take part as the task stands."""
+    expected = architecture_hash(task.model)
+    for reply in replies:
+        if reply.figures["version"] != __version__:
+            raise InputError(
+                f"site {reply.site}: runs adamss-fl {reply.figures['version']}, the server {__version__}; "
+                "install the same version"
+            )
+        if reply.figures["architecture"] != expected:
+            raise InputError(f"site {reply.site}: another model architecture; use the same model settings everywhere")
+        patients = reply.figures["patients"]["train"]
+        for stage in task.plan.stages:
+            size = getattr(task.stages, stage).batch_size
+            if patients < size:
+                raise InputError(
+                    f"site {reply.site}: {patients} training patients are fewer than a batch; "
+                    f"set stages.{stage}.batch_size to {patients} or less (it is {size}), or leave the site out"
+                )
+
+
+def _agree_on_edges(task: Task, rounds: Rounds) -> tuple[float, ...]:
+    """Edges of the time bins: as configured, else quantiles of all sites' training events from summed counts."""
+    given = task.stages.edges_days
+    if given:
+        grid = TimeGrid(given)
+    else:
+        cells = np.arange(0.0, _EVENT_RANGE_DAYS + _EVENT_CELL_DAYS, _EVENT_CELL_DAYS)
+        replies = rounds.ask("statistics", 0, {"query": "event_times", "edges_days": cells.tolist()})
+        counts = np.sum([reply.figures["counts"] for reply in replies], axis=0)
+        grid = TimeGrid.from_counts(counts, cells, task.model.bins)
+    if grid.bins != task.model.bins:
+        raise InputError(
+            f"stages.edges_days: {grid.bins + 1} edges make {grid.bins} bins, and model.bins is {task.model.bins}; "
+            "mend either"
+        )
+    return grid.edges_days
+
+
+def _base_metrics(task: Task, rounds: Rounds) -> dict[str, Any]:
+    return {
+        "name": task.name,
+        "run": rounds.identity.run,
+        "version": __version__,
+        "seed": task.seed,
+        "plan": task.plan.describe(),
+        "rounds": len(task.plan.rounds),
+        "sites": list(rounds.sites.names),
+        "segmentation_round": task.plan.last_round_of("segmentation"),
+        "edges_days": list(rounds.identity.edges_days),
+    }
+
+
+def _finish(task: Task, rounds: Rounds, checkpoints: Checkpoints, weights: Weights) -> dict[str, Any]:
+    """Figures of the final model on the sites' test patients; DSC is that of the last model trained to segment."""
+    settings = {"split": "test", "edges_days": list(rounds.identity.edges_days)}
+    last = len(task.plan.rounds)
+
+    def evaluate(model: Weights) -> dict[str, Any]:
+        replies = rounds.ask("evaluate", last, settings, model)
+        return merge_evaluations({reply.site: reply.figures for reply in replies})
+
+    segmentation_round = task.plan.last_round_of("segmentation")
+    test = evaluate(weights) if segmentation_round in (0, last) else None
+    if test is None:
+        segmented = evaluate(checkpoints.load(segmentation_round).weights)
+        test = evaluate(weights)
+        if test["patients"]:
+            test["dsc_after_survival_stage"], test["dsc"] = test["dsc"], segmented["dsc"]
+            for site, figures in test["sites"].items():
+                figures["dsc"] = segmented["sites"][site]["dsc"]
+    metrics = _base_metrics(task, rounds)
+    metrics["test"] = test
+    metrics["c_index"] = test.get("c_index")
+    metrics["c_index_pairs"] = "within sites"
+    metrics["comparable_pairs"] = test.get("comparable_pairs", 0)
+    metrics["dsc"] = test.get("dsc", {})
+    return metrics
+
+
+def final_weights(out: Path) -> tuple[Weights, Weights, Mapping[str, Any]]:
+    """(final weights, weights of the last round that trained segmentation, state) of a finished run.
+
+    Raises InputError where ``out`` holds no finished run.
+    """
+    metrics_path = out / "metrics.json"
+    if not metrics_path.exists():
+        raise InputError(f"{out}: holds no finished run (metrics.json is missing); finish it or give another folder")
+    metrics = json.loads(metrics_path.read_text())
+    checkpoints = Checkpoints(out / "checkpoints")
+    last = checkpoints.load(metrics["rounds"])
+    segmentation = metrics["segmentation_round"]
+    segmenting = last if segmentation in (0, metrics["rounds"]) else checkpoints.load(segmentation)
+    return last.weights, segmenting.weights, last.state

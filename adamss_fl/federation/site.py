@@ -1,0 +1,251 @@
+"""One hospital: a cohort, a machine and a private state folder, and the verbs a server may ask of it.
+
+A site never knows how it was called: ``LocalSites`` and the Flower client both hand it an :class:`Instruction`. What it
+answers is made of sums and means over whole splits of patients; nothing about one patient is in a :class:`Reply`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from adamss_fl import __version__
+from adamss_fl.errors import InputError
+from adamss_fl.federation.files import write_atomically
+from adamss_fl.federation.messages import Instruction, Reply, SiteFailure, Weights
+from adamss_fl.federation.site_state import SiteState
+from adamss_fl.federation.task import Task
+from adamss_fl.imaging import Sample
+from adamss_fl.model import AdaMSS, architecture_hash, load_weights, parameter_groups, prepare, to_weights
+from adamss_fl.plugins import create
+from adamss_fl.survival import TimeGrid, concordance_counts
+from adamss_fl.training import Inference, StageWork, infer, train_stage
+from adamss_fl.training.seeds import derive_seed
+from adamss_fl.training.stage import NonFiniteLoss
+from adamss_fl.training.tensors import device_of
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, done, total)."""
+
+
+@dataclass(frozen=True)
+class SiteData:
+    """A site's prepared patients, by split."""
+
+    train: tuple[Sample, ...]
+    validation: tuple[Sample, ...] = ()
+    test: tuple[Sample, ...] = ()
+
+
+class Site:
+    """A hospital in a run.
+
+    name : the site's name in the run; load : gives its patients, called once, when they are first needed.
+    state_dir : private folder (optimiser state, local tensors, ``risks.csv``); nothing in it is ever sent.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        load: Callable[[], SiteData],
+        task: Task,
+        state_dir: Path,
+        progress: Progress | None = None,
+    ) -> None:
+        self.name = name
+        self.task = task
+        self.state_dir = state_dir
+        self._load = load
+        self._progress = progress
+        self._augmentations = [
+            create("augmentation", plugin.name, plugin.settings, f"augmentation.{plugin.name}")
+            for plugin in task.augmentation
+        ]
+
+    @cached_property
+    def data(self) -> SiteData:
+        """The site's patients."""
+        return self._load()
+
+    @cached_property
+    def model(self) -> AdaMSS:
+        """The network on the site's device; its weights are whatever was loaded last."""
+        runtime = self.task.runtime
+        return prepare(AdaMSS(self.task.model), device_of(runtime), runtime.channels_last)
+
+    @cached_property
+    def local_names(self) -> frozenset[str]:
+        """State-dict names of the tensors that stay at the site."""
+        groups = parameter_groups(self.model)
+        rules = self.task.federation.groups
+        return frozenset(name for group, rule in rules.items() if rule.name == "local" for name in groups[group])
+
+    def handle(self, instruction: Instruction) -> Reply:
+        """Do what one instruction says. Raises :class:`SiteFailure` with a code where it cannot or will not."""
+        torch.set_num_threads(self.task.runtime.threads)
+        weights: Weights | None = None
+        if instruction.kind == "describe":
+            figures = self.describe()
+        elif instruction.kind == "statistics":
+            figures = self.statistics(instruction.settings)
+        elif instruction.kind == "evaluate":
+            figures = self.evaluate(instruction)
+        elif instruction.kind == "train":
+            figures, weights = self.train(instruction)
+        else:
+            raise SiteFailure("unknown_instruction")
+        head = (instruction.kind, self.name, instruction.run, instruction.round, instruction.attempt)
+        return Reply(*head, figures=figures, weights=weights)
+
+    def describe(self) -> dict[str, Any]:
+        """Counts of patients and events per split, and what this site would train with."""
+        splits = asdict(SiteCounts.of(self.data))
+        return {"version": __version__, "architecture": architecture_hash(self.task.model), **splits}
+
+    def statistics(self, query: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer a query on the training patients.
+
+        ``{"query": "event_times", "edges_days": [...]}`` gives ``counts``: events per cell [edge_i, edge_i+1).
+        Events past the last edge are counted in the last cell.
+        """
+        if query.get("query") != "event_times":
+            raise SiteFailure("unknown_query")
+        edges = np.asarray(query["edges_days"], dtype=np.float64)
+        times = np.array([sample.time_days for sample in self.data.train if sample.event], dtype=np.float64)
+        cells = np.clip(np.searchsorted(edges, times, side="right") - 1, 0, len(edges) - 2)
+        return {"counts": np.bincount(cells, minlength=len(edges) - 1).tolist(), "patients": len(self.data.train)}
+
+    def train(self, instruction: Instruction) -> tuple[dict[str, Any], Weights]:
+        """Train the stages of one round from the global weights; returns figures and the tensors the site shares.
+
+        settings : ``stages``, ``epochs`` or ``steps``, ``progress`` {stage: [from, to]}, ``edges_days``.
+        """
+        settings = instruction.settings
+        state = SiteState(self.state_dir, instruction.run)
+        private = state.before(instruction.round)
+        self._set_weights(instruction, private)
+        grid = TimeGrid(tuple(settings["edges_days"]))
+        kept: Weights = {name: array for name, array in private.items() if name.startswith("optimizer/")}
+        figures: dict[str, Any] = {"patients": len(self.data.train), "steps": 0}
+        for stage in settings["stages"]:
+            prefix = f"optimizer/{stage}/"
+            work = StageWork(
+                stage=stage,
+                seed=derive_seed(self.task.seed, self.name, instruction.round, stage),
+                progress=tuple(settings["progress"][stage]),
+                epochs=settings.get("epochs"),
+                steps=settings.get("steps"),
+            )
+            try:
+                result = train_stage(
+                    self.model,
+                    self.data.train,
+                    work,
+                    getattr(self.task.stages, stage),
+                    self.task.runtime,
+                    grid=grid,
+                    augmentations=self._augmentations,
+                    optimizer={name.removeprefix(prefix): kept[name] for name in kept if name.startswith(prefix)},
+                    on_step=self._on_step(f"round {instruction.round}, {stage}"),
+                )
+            except NonFiniteLoss as error:
+                raise SiteFailure("non_finite_loss") from error
+            kept.update({prefix + name: array for name, array in result.optimizer.items()})
+            figures["steps"] += result.steps
+            figures["gate_opening"] = list(result.gate_opening)
+            figures.update({f"loss.{name}": value for name, value in result.losses.items()})
+            if stage == "survival":
+                figures["balanced"] = result.balanced
+        trained = to_weights(self.model)
+        kept.update({f"local/{name}": trained[name] for name in self.local_names})
+        state.save(instruction.round, kept)
+        return figures, {name: array for name, array in trained.items() if name not in self.local_names}
+
+    def evaluate(self, instruction: Instruction) -> dict[str, Any]:
+        """Sums over one split of patients under the given weights, without training.
+
+        settings : ``split`` (validation or test), ``edges_days``.
+        Figures: ``patients``, ``events``, ``concordance`` (counts of pairs inside this site), ``overlap`` (2, 3) voxels
+        (intersection, predicted, reference; tumour, nodes), mean losses, ``gate_opening``. Risks of the test patients
+        are written to the site's own ``risks.csv``.
+        """
+        split = instruction.settings["split"]
+        samples = {"validation": self.data.validation, "test": self.data.test, "train": self.data.train}[split]
+        if not samples:
+            return {"patients": 0}
+        self._set_weights(instruction, SiteState(self.state_dir, instruction.run).before(instruction.round + 1))
+        grid = TimeGrid(tuple(instruction.settings["edges_days"]))
+        seen = infer(self.model, samples, self.task.runtime, grid=grid, on_batch=self._on_step(f"evaluate {split}"))
+        days = grid.restricted_mean_days(torch.from_numpy(seen.survival_logits)).numpy()
+        if split == "test":
+            self._write_risks(samples, days)
+        times, events = [sample.time_days for sample in samples], [sample.event for sample in samples]
+        masked = np.array([sample.has_mask for sample in samples])
+        return {
+            "patients": len(samples),
+            "events": int(sum(events)),
+            "concordance": asdict(concordance_counts(times, events, -days)),
+            "overlap": seen.overlap[masked].sum(axis=0).tolist(),
+            "masked": int(masked.sum()),
+            "gate_opening": list(seen.gate_opening),
+            **_losses(seen),
+        }
+
+    def personal_weights(self, weights: Weights, run: str) -> Weights:
+        """The global weights with the newest state of this site's local groups laid over them."""
+        private = SiteState(self.state_dir, run).before(1 << 30)
+        return {**weights, **{name: private.get(f"local/{name}", weights[name]) for name in self.local_names}}
+
+    def _set_weights(self, instruction: Instruction, private: Weights) -> None:
+        given = dict(instruction.weights or {})
+        for name in self.local_names:
+            if f"local/{name}" in private:
+                given[name] = private[f"local/{name}"]
+        try:
+            load_weights(self.model, given)
+        except InputError as error:
+            raise SiteFailure("wrong_architecture") from error
+
+    def _on_step(self, what: str) -> Callable[[int, int], None] | None:
+        progress = self._progress
+        if progress is None:
+            return None
+        return lambda done, total: progress(f"{self.name}: {what}", done, total)
+
+    def _write_risks(self, samples: tuple[Sample, ...], days: np.ndarray) -> None:
+        table = io.StringIO()
+        writer = csv.writer(table)
+        writer.writerow(["patient", "expected_survival_days", "time_days", "event"])
+        for sample, value in zip(samples, days, strict=True):
+            writer.writerow([sample.patient_id, repr(float(value)), repr(float(sample.time_days)), sample.event])
+        write_atomically(self.state_dir / "risks.csv", table.getvalue().encode())
+
+
+@dataclass(frozen=True)
+class SiteCounts:
+    """Patients and events per split."""
+
+    patients: dict[str, int]
+    events: dict[str, int]
+
+    @classmethod
+    def of(cls, data: SiteData) -> SiteCounts:
+        """Count ``data``."""
+        splits = {"train": data.train, "validation": data.validation, "test": data.test}
+        return cls(
+            {name: len(samples) for name, samples in splits.items()},
+            {name: sum(sample.event for sample in samples) for name, samples in splits.items()},
+        )
+
+
+def _losses(seen: Inference) -> dict[str, float]:
+    pairs = {"loss.segmentation": seen.loss_segmentation, "loss.survival": seen.loss_survival}
+    return {name: value for name, value in pairs.items() if value is not None}

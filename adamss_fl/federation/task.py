@@ -1,0 +1,31 @@
+"""What every site and the server of a run agree on."""
+
+from dataclasses import dataclass, field
+
+from adamss_fl.cohort.settings import SplitSettings
+from adamss_fl.federation.plan import RoundPlan
+from adamss_fl.federation.settings import FederationSettings, PluginSettings
+from adamss_fl.imaging.settings import ImagingSettings
+from adamss_fl.model.settings import ModelSettings
+from adamss_fl.training.settings import RuntimeSettings, StagesSettings
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training task: the method's settings, without any site's data.
+
+    seed : of initial weights, order of patients, augmentation and dropout.
+    validate_every : validation figures every so many rounds; 0 never.
+    """
+
+    name: str
+    plan: RoundPlan
+    seed: int = 0
+    split: SplitSettings = field(default_factory=SplitSettings)
+    imaging: ImagingSettings = field(default_factory=ImagingSettings)
+    augmentation: tuple[PluginSettings, ...] = ()
+    model: ModelSettings = field(default_factory=ModelSettings)
+    stages: StagesSettings = field(default_factory=StagesSettings)
+    federation: FederationSettings = field(default_factory=FederationSettings)
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+    validate_every: int = 1

@@ -1,0 +1,76 @@
+"""A site's training reply, checked by name before it counts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from adamss_fl.federation.messages import Absence, Instruction, Reply, Weights
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one site adds to a round.
+
+    patients : training patients behind the weights; steps : optimiser steps done.
+    weights : every tensor that the site shares, by state-dict name.
+    figures : losses and gate openings, means over the site's patients.
+    """
+
+    site: str
+    patients: int
+    steps: int
+    weights: Weights = field(repr=False)
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_envelope(reply: Reply, instruction: Instruction) -> Absence | None:
+    """None where the reply answers this very instruction, else why it does not count."""
+    expected = (instruction.run, instruction.round, instruction.attempt, instruction.kind)
+    if (reply.run, reply.round, reply.attempt, reply.kind) != expected:
+        detail = f"it answers round {reply.round}, attempt {reply.attempt}; this is round {instruction.round}, "
+        return Absence(reply.site, "stale_reply", detail + f"attempt {instruction.attempt}")
+    return None
+
+
+def check_update(reply: Reply, instruction: Instruction, shared: Weights) -> Update | Absence:
+    """The reply as an :class:`Update`, or an :class:`Absence` that names the first thing wrong with it.
+
+    shared : the tensors a site must send, with the shapes and dtypes they must have.
+    Refused are: another run, round or attempt; a missing, extra, wrong-shaped, wrong-typed or non-finite tensor; a
+    number of patients or steps that is not a positive whole number.
+    """
+    stale = check_envelope(reply, instruction)
+    if stale is not None:
+        return stale
+    problem = _weights_problem(reply.weights or {}, shared)
+    if problem is None:
+        for name in ("patients", "steps"):
+            value = reply.figures.get(name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                problem = f"figure {name!r} is not a positive whole number"
+    if problem is not None:
+        return Absence(reply.site, "refused_reply", problem)
+    figures = reply.figures
+    return Update(reply.site, figures["patients"], figures["steps"], dict(reply.weights or {}), figures)
+
+
+def _weights_problem(weights: Weights, shared: Weights) -> str | None:
+    missing = sorted(set(shared) - set(weights))
+    if missing:
+        return f"tensor {missing[0]!r} is missing ({len(missing)} of {len(shared)} are)"
+    extra = sorted(set(weights) - set(shared))
+    if extra:
+        return f"{len(extra)} tensors were not asked for"
+    for name, expected in shared.items():
+        array = weights[name]
+        if array.shape != expected.shape:
+            return f"tensor {name!r} has shape {array.shape}, not {expected.shape}"
+        if array.dtype != expected.dtype:
+            return f"tensor {name!r} has type {array.dtype}, not {expected.dtype}"
+        if np.issubdtype(array.dtype, np.floating) and not bool(np.isfinite(array).all()):
+            return f"tensor {name!r} holds a value that is not finite"
+        if name.endswith("running_var") and bool((array < 0).any()):
+            return f"tensor {name!r} holds a negative variance"
+    return None

@@ -1,0 +1,141 @@
+"""From a patient on disk to the arrays that the network sees."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adamss_fl.errors import InputError
+from adamss_fl.imaging.cache import SampleCache
+from adamss_fl.imaging.settings import ImagingSettings
+from adamss_fl.imaging.volumes import (
+    check_volume,
+    field_of_view,
+    overlap,
+    read_arrays,
+    read_volume,
+    resample,
+    scale_ct,
+    scale_pet,
+    target_grid,
+)
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+    from adamss_fl.cohort.layouts import Layout
+    from adamss_fl.cohort.records import Cohort, Patient
+
+NO_EVENT_KNOWN = -1
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One patient as the network sees it.
+
+    image : float32 (2, D, H, W): PET and CT scaled to [0, 1], 0 is background. mask : uint8 (2, D, H, W): GTVp and GTVn.
+    has_mask : False where the patient has no label file; ``mask`` is then all zero and says nothing.
+    time_days, event : NaN and -1 where the endpoint is unknown.
+    """
+
+    patient_id: str
+    site: str
+    image: NDArray[np.float32]
+    mask: NDArray[np.uint8]
+    has_mask: bool
+    time_days: float
+    event: int
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """A patient's images as read: PET in SUV, CT in HU, and the two masks as images of 0 and 1 (or None)."""
+
+    pet: "sitk.Image"
+    ct: "sitk.Image"
+    primary: "sitk.Image | None" = None
+    nodes: "sitk.Image | None" = None
+
+
+def prepare_cohort(
+    cohort: "Cohort",
+    settings: ImagingSettings,
+    cache_dir: Path,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Sample]:
+    """Samples of all patients in the cohort's order, from the cache where it holds them; arrays are memory-mapped.
+
+    cache_dir : made where it is missing; any number of processes may share it. progress : (patient, done, total).
+
+    Raises ``InputError`` naming the first patient whose volumes cannot be used.
+    """
+    cache = SampleCache(Path(cache_dir), settings)
+    samples = []
+    for done, patient in enumerate(cohort.patients, start=1):
+        image, mask = cache.get_or_make(patient, lambda p=patient: prepare_arrays(p, cohort.layout, settings))
+        samples.append(
+            Sample(
+                patient_id=patient.id,
+                site=patient.site,
+                image=image,
+                mask=np.zeros((2, *settings.grid), np.uint8) if mask is None else mask,
+                has_mask=mask is not None,
+                time_days=math.nan if patient.time_days is None else patient.time_days,
+                event=NO_EVENT_KNOWN if patient.event is None else patient.event,
+            )
+        )
+        if progress is not None:
+            progress(patient.id, done, len(cohort))
+    return samples
+
+
+def prepare_arrays(
+    patient: "Patient", layout: "Layout", settings: ImagingSettings
+) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
+    """Image (2, D, H, W) and mask (2, D, H, W) or None of one patient, read, checked, resampled and scaled."""
+    volumes = read_patient(patient, layout)
+    box = overlap(field_of_view(volumes.pet), field_of_view(volumes.ct), patient.id)
+    grid = target_grid(settings, box.centre)
+    pet = scale_pet(resample(volumes.pet, grid, 0.0), settings)
+    ct = scale_ct(resample(volumes.ct, grid, settings.ct_hu_window[0]), settings)
+    image = np.stack([pet, ct])
+    if volumes.primary is None or volumes.nodes is None:
+        return image, None
+    masks = [resample(mask, grid, 0, nearest=True) for mask in (volumes.primary, volumes.nodes)]
+    return image, np.stack(masks).astype(np.uint8)
+
+
+def read_patient(patient: "Patient", layout: "Layout") -> Volumes:
+    """Read a patient's volumes and check them.
+
+    Raises ``InputError`` naming the patient where a file is missing or unreadable, or where a volume is empty, constant
+    or not finite.
+    """
+    if layout.arrays is not None:
+        keys = layout.arrays
+        names = (keys.pet, keys.ct, keys.primary, keys.nodes)
+        images = read_arrays(patient.pet, names, keys.spacing_mm, patient.id)
+        for name in (keys.pet, keys.ct):
+            if name not in images:
+                raise InputError(f"patient {patient.id}: {patient.pet} holds no array {name!r}; add it")
+        primary, nodes = images.get(keys.primary), images.get(keys.nodes)
+        volumes = Volumes(
+            images[keys.pet],
+            images[keys.ct],
+            None if primary is None else primary >= 0.5,
+            None if nodes is None else nodes >= 0.5,
+        )
+    else:
+        pet, ct = read_volume(patient.pet, patient.id, "PET"), read_volume(patient.ct, patient.id, "CT")
+        volumes = Volumes(pet, ct)
+        if patient.mask is not None:
+            labels = read_volume(patient.mask, patient.id, "mask")
+            first, second = layout.mask_labels
+            volumes = Volumes(pet, ct, labels == first, labels == second)
+    check_volume(volumes.pet, patient.id, "PET")
+    check_volume(volumes.ct, patient.id, "CT")
+    return volumes

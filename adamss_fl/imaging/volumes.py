@@ -1,0 +1,144 @@
+"""One volume: reading it from disk, checking it, and resampling it to the configured grid."""
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adamss_fl.errors import InputError
+from adamss_fl.imaging.settings import ImagingSettings
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Box:
+    """An axis-aligned box in the patient's space: lowest and highest corner, (x, y, z) in mm."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    @property
+    def centre(self) -> tuple[float, ...]:
+        """Centre in mm."""
+        return tuple((a + b) / 2 for a, b in zip(self.low, self.high, strict=True))
+
+
+def read_volume(path: Path, patient: str, what: str) -> "sitk.Image":
+    """Read a 3D image (NIfTI or anything else that SimpleITK reads) as float32.
+
+    Raises ``InputError`` naming the patient and the file where it is missing, unreadable or not 3D.
+    """
+    import SimpleITK as sitk
+
+    where = f"patient {patient}: {what} {path}"
+    if not path.is_file():
+        raise InputError(f"{where}: there is no such file; restore it or leave the patient out")
+    try:
+        image = sitk.ReadImage(str(path), sitk.sitkFloat32)
+    except RuntimeError as error:
+        raise InputError(f"{where}: cannot be read as an image; convert it anew or leave the patient out") from error
+    if image.GetDimension() != 3:
+        raise InputError(f"{where}: has {image.GetDimension()} dimensions, not 3; convert it anew")
+    return image
+
+
+def read_arrays(path: Path, names: Sequence[str], spacing_mm: Sequence[float], patient: str) -> dict[str, "sitk.Image"]:
+    """Arrays (D, H, W) of an .npz archive as float32 images at ``spacing_mm``, all on one grid.
+
+    An absent array is absent from the result. Pickled objects are refused. Raises ``InputError`` naming the patient.
+    """
+    import SimpleITK as sitk
+
+    where = f"patient {patient}: {path}"
+    images = {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: np.asarray(archive[name], dtype=np.float32) for name in names if name in archive}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{where}: cannot be read as an .npz archive of plain arrays; write it anew") from error
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if len(set(shapes.values())) > 1 or any(len(shape) != 3 for shape in shapes.values()):
+        raise InputError(f"{where}: the arrays must be 3D and of one shape, but are {shapes}")
+    for name, array in arrays.items():
+        image = sitk.GetImageFromArray(array)
+        image.SetSpacing(tuple(reversed(spacing_mm)))
+        images[name] = image
+    return images
+
+
+def check_volume(image: "sitk.Image", patient: str, what: str) -> None:
+    """Raise ``InputError`` where the volume is empty, has values that are not finite, or is constant."""
+    import SimpleITK as sitk
+
+    voxels = sitk.GetArrayViewFromImage(image)
+    where = f"patient {patient}: {what}"
+    if voxels.size == 0:
+        raise InputError(f"{where} is empty; convert it anew or leave the patient out")
+    # min and max are NaN where any voxel is: two passes and no copy.
+    low, high = float(voxels.min()), float(voxels.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise InputError(f"{where} has voxels that are NaN or infinite; convert it anew or leave the patient out")
+    if low == high:
+        raise InputError(f"{where} is constant ({low:g} in every voxel); convert it anew or leave the patient out")
+
+
+def field_of_view(image: "sitk.Image") -> Box:
+    """The smallest axis-aligned box round the image, voxel edges included."""
+    size = np.asarray(image.GetSize(), dtype=float)
+    corners = [
+        image.TransformContinuousIndexToPhysicalPoint(
+            [float(s - 0.5 if far else -0.5) for s, far in zip(size, ends, strict=True)]
+        )
+        for ends in np.ndindex(2, 2, 2)
+    ]
+    return Box(tuple(np.min(corners, axis=0).tolist()), tuple(np.max(corners, axis=0).tolist()))
+
+
+def overlap(pet: Box, ct: Box, patient: str) -> Box:
+    """What two fields of view have in common. Raises ``InputError`` where that is nothing."""
+    low = tuple(max(a, b) for a, b in zip(pet.low, ct.low, strict=True))
+    high = tuple(min(a, b) for a, b in zip(pet.high, ct.high, strict=True))
+    if any(a >= b for a, b in zip(low, high, strict=True)):
+        raise InputError(
+            f"patient {patient}: PET and CT do not overlap in space; check their origins, or leave the patient out"
+        )
+    return Box(low, high)
+
+
+def target_grid(settings: ImagingSettings, centre: Sequence[float]) -> "sitk.Image":
+    """An empty image on the configured grid, axis-aligned, with its centre at ``centre`` (x, y, z) in mm."""
+    import SimpleITK as sitk
+
+    size, spacing = settings.grid[::-1], settings.spacing_mm[::-1]
+    grid = sitk.Image(list(size), sitk.sitkUInt8)
+    grid.SetSpacing(spacing)
+    grid.SetOrigin([c - (n - 1) / 2 * step for c, n, step in zip(centre, size, spacing, strict=True)])
+    return grid
+
+
+def resample(image: "sitk.Image", grid: "sitk.Image", padding: float, *, nearest: bool = False) -> NDArray[Any]:
+    """The image on ``grid`` as an array (D, H, W): linear, or nearest neighbour; ``padding`` outside the image."""
+    import SimpleITK as sitk
+
+    interpolator = sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear
+    moved = sitk.Resample(image, grid, sitk.Transform(), interpolator, padding, image.GetPixelID())
+    return np.asarray(sitk.GetArrayFromImage(moved))
+
+
+def scale_pet(suv: NDArray[Any], settings: ImagingSettings) -> Float:
+    """SUV to [0, 1]: 0 is background, 1 is ``pet_suv_max`` and above."""
+    return (np.clip(suv, 0.0, settings.pet_suv_max) / settings.pet_suv_max).astype(np.float32)
+
+
+def scale_ct(hu: NDArray[Any], settings: ImagingSettings) -> Float:
+    """HU to [0, 1]: 0 is the window's lower end and below (air), 1 its upper end and above."""
+    low, high = settings.ct_hu_window
+    return ((np.clip(hu, low, high) - low) / (high - low)).astype(np.float32)

@@ -1,0 +1,24 @@
+"""The network: Ada-fusion encoder, Ada-focus decoder, two heads, and its weights as named groups of arrays."""
+
+from adamss_fl.model.groups import GROUPS, count_parameters, group_of, parameter_groups
+from adamss_fl.model.network import AdaMSS, ModelOutput
+from adamss_fl.model.precision import autocast, prepare, prepare_images
+from adamss_fl.model.settings import ModelSettings
+from adamss_fl.model.weights import Weights, architecture_hash, load_weights, to_weights
+
+__all__ = [
+    "GROUPS",
+    "AdaMSS",
+    "ModelOutput",
+    "ModelSettings",
+    "Weights",
+    "architecture_hash",
+    "autocast",
+    "count_parameters",
+    "group_of",
+    "load_weights",
+    "parameter_groups",
+    "prepare",
+    "prepare_images",
+    "to_weights",
+]

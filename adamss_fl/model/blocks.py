@@ -1,0 +1,110 @@
+"""The blocks of AdaMSS: guarded convolution, normalisation, ConvBlock, ResBlock and the decoder's attention gate."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adamss_fl.errors import InputError
+from adamss_fl.model.precision import needs_fp32_convolution, without_autocast
+from adamss_fl.model.settings import ModelSettings
+
+
+class Conv3d(nn.Conv3d):
+    """Convolution with stride 1, same padding and a bias, in fp32 on maps too small for bfloat16 on a CPU.
+
+    Weights start He-normal (He et al., 2015, for ReLU), biases at zero.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int) -> None:
+        super().__init__(channels_in, channels_out, kernel, padding=kernel // 2)
+
+    def reset_parameters(self) -> None:
+        """He-normal weights and zero biases from torch's global generator."""
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` (B,in,D,H,W) -> (B,out,D,H,W)."""
+        if needs_fp32_convolution(x, self.kernel_size[0]):
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(x.float())
+        return super().forward(x)
+
+
+def make_norm(settings: ModelSettings, channels: int) -> nn.Module:
+    """The normalisation layer of ``settings`` for ``channels`` channels, with a learned scale and shift.
+
+    ``instance`` keeps no running statistics. ``group`` uses the largest number of groups that divides ``channels`` and
+    is at most ``norm_groups``, since the thin layers have fewer channels than that.
+    """
+    if settings.norm == "batch":
+        return nn.BatchNorm3d(channels)
+    if settings.norm == "instance":
+        return nn.InstanceNorm3d(channels, affine=True)
+    if settings.norm == "group":
+        groups = next(n for n in range(min(settings.norm_groups, channels), 0, -1) if channels % n == 0)
+        return nn.GroupNorm(groups, channels)
+    raise InputError(f"model.norm: unknown norm {settings.norm!r}; use batch, instance or group")
+
+
+class ConvBlock(nn.Module):
+    """Convolution (kernel ``k``, same padding, bias) -> norm -> ReLU."""
+
+    def __init__(self, settings: ModelSettings, channels_in: int, channels_out: int, kernel: int) -> None:
+        super().__init__()
+        self.conv = Conv3d(channels_in, channels_out, kernel)
+        self.norm = make_norm(settings, channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` (B,in,D,H,W) -> (B,out,D,H,W), not negative."""
+        return functional.relu(self.norm(self.conv(x)), inplace=True)
+
+
+class ResBlock(nn.Module):
+    """y = ConvBlock3(x) + ConvBlock1(x), then ``n - 1`` times y = ConvBlock3(y) + y; no ReLU after the additions."""
+
+    def __init__(self, settings: ModelSettings, channels_in: int, channels_out: int, n: int) -> None:
+        super().__init__()
+        self.shortcut = ConvBlock(settings, channels_in, channels_out, 1)
+        self.convs = nn.ModuleList(
+            ConvBlock(settings, channels_in if i == 0 else channels_out, channels_out, 3) for i in range(n)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` (B,in,D,H,W) -> (B,out,D,H,W)."""
+        y = cast(Tensor, self.convs[0](x) + self.shortcut(x))
+        for conv in self.convs[1:]:
+            y = conv(y) + y
+        return y
+
+
+class AttentionGate(nn.Module):
+    """Weights ``x`` per voxel by a map made of ``x`` and the deeper feature ``g``.
+
+    map = up2(sigmoid(norm(Conv1(ReLU(norm(Conv1(g)) + AvgPool2(norm(Conv1(x)))))))) with one channel, where up2 is
+    trilinear with aligned corners. Additive attention as in Oktay et al., "Attention U-Net" (2018).
+    """
+
+    def __init__(self, settings: ModelSettings, channels_x: int, channels_g: int) -> None:
+        super().__init__()
+        self.conv_g = Conv3d(channels_g, channels_x, 1)
+        self.norm_g = make_norm(settings, channels_x)
+        self.conv_x = Conv3d(channels_x, channels_x, 1)
+        self.norm_x = make_norm(settings, channels_x)
+        self.conv_map = Conv3d(channels_x, 1, 1)
+        self.norm_map = make_norm(settings, 1)
+
+    def forward(self, x: Tensor, g: Tensor) -> Tensor:
+        """``x`` (B,Cx,D,H,W), ``g`` (B,Cg,D/2,H/2,W/2) -> ``x`` times the map, (B,Cx,D,H,W)."""
+        deeper = self.norm_g(self.conv_g(g))
+        own = self.norm_x(self.conv_x(x))
+        with without_autocast(x):
+            own = functional.avg_pool3d(own.float(), 2)
+        logits = self.norm_map(self.conv_map(functional.relu(deeper + own)))
+        with without_autocast(x):
+            small = torch.sigmoid(logits.float())
+            attention = functional.interpolate(small, scale_factor=2, mode="trilinear", align_corners=True)
+        return x * attention.to(x.dtype)

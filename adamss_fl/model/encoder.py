@@ -1,0 +1,117 @@
+"""The Ada-fusion encoder: PET, CT and early-fusion streams, joined by one fusion gate per level."""
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adamss_fl.model.blocks import ConvBlock, ResBlock
+from adamss_fl.model.precision import without_autocast
+from adamss_fl.model.settings import ModelSettings
+
+LEVELS = 5
+CONVS_PER_LEVEL = (2, 3, 3, 4, 4)
+
+
+def level_name(level: int) -> str:
+    """Name of the module of ``level`` (1, the finest, to 5), for example ``level1``."""
+    return f"level{level}"
+
+
+def pool(x: Tensor) -> Tensor:
+    """Max-pool 2 between levels: (B,C,D,H,W) -> (B,C,D/2,H/2,W/2)."""
+    with without_autocast(x):
+        return functional.max_pool3d(x, 2)
+
+
+class TwoWayContrast(nn.Module):
+    """a - b of two 1x1x1 convolutions a, b (2C -> C, bias) of the same input, all zero at the start.
+
+    Convolution is linear, so a(x) - b(x) is the one convolution whose weight is weight_a - weight_b: the same function
+    and the same gradients at half the cost.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        shape = (channels, 2 * channels, 1, 1, 1)
+        self.weight_a = nn.Parameter(torch.zeros(shape))
+        self.bias_a = nn.Parameter(torch.zeros(channels))
+        self.weight_b = nn.Parameter(torch.zeros(shape))
+        self.bias_b = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` (B,2C,D,H,W) -> logits (B,C,D,H,W)."""
+        return functional.conv3d(x, self.weight_a - self.weight_b, self.bias_a - self.bias_b)
+
+
+class FusionGate(nn.Module):
+    """Soft choice, per voxel and channel: the early-fusion stream, or the late concatenation of the PET and CT streams.
+
+    F_pc = ConvBlock3(concat(F_pet, F_ct)); the weights are the two-way softmax of a and b (see :class:`TwoWayContrast`)
+    on concat(F_fuse, F_pc), written w_fuse = sigmoid(a - b), which cannot overflow;
+    F = w_fuse * F_fuse + (1 - w_fuse) * F_pc. Every gate starts at exactly 0.5.
+    """
+
+    def __init__(self, settings: ModelSettings, channels: int) -> None:
+        super().__init__()
+        self.late = ConvBlock(settings, channels, channels, 3)
+        self.contrast = TwoWayContrast(channels)
+
+    def forward(self, fuse: Tensor, pet: Tensor, ct: Tensor) -> tuple[Tensor, Tensor]:
+        """``fuse`` (B,C,D,H,W), ``pet`` and ``ct`` (B,C/2,D,H,W) -> F of fuse's shape, and the mean of w_fuse.
+
+        The mean is a detached fp32 scalar.
+        """
+        late = self.late(torch.cat((pet, ct), 1))
+        weight = torch.sigmoid(self.contrast(torch.cat((fuse, late), 1))).to(late.dtype)
+        return torch.lerp(late, fuse.to(late.dtype), weight), weight.detach().mean(dtype=torch.float32)
+
+
+class StreamEncoder(nn.Module):
+    """Five levels of residual blocks with ``channels`` output channels at level 1, doubled at each further level."""
+
+    def __init__(self, settings: ModelSettings, channels_in: int, channels: int) -> None:
+        super().__init__()
+        for level, n in enumerate(CONVS_PER_LEVEL, start=1):
+            out = channels * 2 ** (level - 1)
+            self.add_module(level_name(level), ResBlock(settings, channels_in, out, n))
+            channels_in = out
+
+    def level(self, level: int, x: Tensor) -> Tensor:
+        """Output of ``level`` (1 to 5) for its own input ``x``, which is already pooled."""
+        return cast(Tensor, self.get_submodule(level_name(level))(x))
+
+
+class EncoderOutput(NamedTuple):
+    """Gate outputs F of levels 1 to 5, and the mean w_fuse of each level (5,), detached, fp32."""
+
+    features: tuple[Tensor, ...]
+    gate_opening: Tensor
+
+
+class AdaFusionEncoder(nn.Module):
+    """Three parallel five-level encoders; level i + 1 of the fusion stream takes the pooled gate output of level i."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.pet = StreamEncoder(settings, 1, settings.width)
+        self.ct = StreamEncoder(settings, 1, settings.width)
+        self.fusion = StreamEncoder(settings, 2, 2 * settings.width)
+        self.gates = nn.ModuleDict(
+            {level_name(i + 1): FusionGate(settings, 2 * settings.width * 2**i) for i in range(LEVELS)}
+        )
+
+    def forward(self, pet: Tensor, ct: Tensor) -> EncoderOutput:
+        """``pet``, ``ct`` (B,1,D,H,W) -> features of 2c, 4c, 8c, 16c, 32c channels at full to 1/16 resolution."""
+        fuse = torch.cat((pet, ct), 1)
+        features: list[Tensor] = []
+        openings: list[Tensor] = []
+        for level in range(1, LEVELS + 1):
+            if level > 1:
+                pet, ct, fuse = pool(pet), pool(ct), pool(features[-1])
+            pet, ct, fuse = self.pet.level(level, pet), self.ct.level(level, ct), self.fusion.level(level, fuse)
+            feature, opening = self.gates[level_name(level)](fuse, pet, ct)
+            features.append(feature)
+            openings.append(opening)
+        return EncoderOutput(tuple(features), torch.stack(openings))

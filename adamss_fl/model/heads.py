@@ -1,0 +1,63 @@
+"""The two heads. Both return fp32 logits, since losses lose too much in bfloat16 (1 - 1e-5 is 1 there)."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adamss_fl.errors import InputError
+from adamss_fl.model.blocks import Conv3d
+from adamss_fl.model.precision import without_autocast
+from adamss_fl.model.settings import ModelSettings
+
+MASKS = 2
+HIDDEN = 128
+
+
+class SegmentationHead(nn.Module):
+    """Conv1x1x1 from the finest decoder output to two independent maps: primary tumour (GTVp) and nodes (GTVn)."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        self.conv = Conv3d(2 * settings.width, MASKS, 1)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """``feature`` (B,2c,D,H,W) -> logits (B,2,D,H,W), fp32."""
+        return cast(Tensor, self.conv(feature)).float()
+
+
+class SurvivalHead(nn.Module):
+    """Global average pool of the decoder outputs, the tabular vector, and two linear layers with dropout.
+
+    Sigmoid of output k is the conditional probability of surviving time bin k. All in fp32.
+    """
+
+    def __init__(self, settings: ModelSettings, decoder_channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.tabular = settings.tabular
+        self.dropout = settings.dropout
+        self.hidden = nn.Linear(sum(decoder_channels) + settings.tabular, HIDDEN)
+        self.output = nn.Linear(HIDDEN, settings.bins)
+        for linear in (self.hidden, self.output):
+            nn.init.kaiming_normal_(linear.weight, nonlinearity="relu" if linear is self.hidden else "linear")
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, outputs: tuple[Tensor, ...], tabular: Tensor | None) -> Tensor:
+        """Decoder ``outputs`` of four levels, ``tabular`` (B,r) or None where r = 0 -> logits (B,K), fp32.
+
+        Raises InputError where ``tabular`` does not fit the model's r.
+        """
+        batch = outputs[0].shape[0]
+        given = (0,) if tabular is None else tuple(tabular.shape)
+        if given != ((batch, self.tabular) if self.tabular else (0,)):
+            raise InputError(
+                f"tabular: expected shape {(batch, self.tabular) if self.tabular else None}, got "
+                f"{None if tabular is None else given}; set model.tabular to the length of the vector"
+            )
+        with without_autocast(outputs[0]):
+            pooled = [output.mean((2, 3, 4), dtype=torch.float32) for output in outputs]
+            x = torch.cat(pooled if tabular is None else [*pooled, tabular.float()], 1)
+            x = functional.dropout(x, self.dropout, self.training)
+            x = functional.dropout(functional.relu(self.hidden(x)), self.dropout, self.training)
+            return cast(Tensor, self.output(x))

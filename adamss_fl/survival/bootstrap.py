@@ -1,0 +1,173 @@
+"""Bootstrap intervals of concordance indices, over patients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from adamss_fl.errors import InputError
+from adamss_fl.survival.concordance import NoComparablePairs, check_risk, concordance, concordance_counts
+from adamss_fl.survival.endpoints import check_endpoints, to_float64
+
+_LEVELS = (2.5, 97.5)
+_LARGEST_PAIR_MATRIX = 4000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % percentile interval. samples : resamples it rests on; excluded : resamples without a comparable pair."""
+
+    low: float
+    high: float
+    samples: int
+    excluded: int = 0
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference of two C-indices on the same patients, with its 95 % percentile interval (see ``Interval``)."""
+
+    difference: float
+    low: float
+    high: float
+    samples: int
+    excluded: int = 0
+
+
+def bootstrap_interval(
+    time_days: ArrayLike | Tensor,
+    event: ArrayLike | Tensor,
+    risk: ArrayLike | Tensor,
+    samples: int = 1000,
+    seed: int = 0,
+    strata: ArrayLike | None = None,
+) -> Interval:
+    """95 % percentile interval of the C-index over ``samples`` resamples of the N patients.
+
+    time_days, event, risk : (N,), as in ``concordance``; strata : (N,) labels, for example sites, inside which
+    patients are drawn, so that every resample keeps each site's size. Resamples without a comparable pair are left out
+    and counted. Raises NoComparablePairs where the patients themselves have no comparable pair.
+    """
+    concordance(time_days, event, risk)
+    values = _resampled(time_days, event, [risk], samples, seed, strata)[0]
+    return Interval(*_percentiles(values), samples=values.size, excluded=samples - values.size)
+
+
+def paired_difference(
+    time_days: ArrayLike | Tensor,
+    event: ArrayLike | Tensor,
+    risk_a: ArrayLike | Tensor,
+    risk_b: ArrayLike | Tensor,
+    samples: int = 1000,
+    seed: int = 0,
+    strata: ArrayLike | None = None,
+) -> Difference:
+    """C-index of ``risk_a`` minus that of ``risk_b``, resampling the same patients for both.
+
+    risk_a, risk_b : (N,), or (R, N) for the mean C-index of R models; the rest as in ``bootstrap_interval``.
+    Raises NoComparablePairs where the patients have no comparable pair.
+    """
+    models_a, models_b = _models(risk_a), _models(risk_b)
+    point = [concordance(time_days, event, risk).c_index for risk in (*models_a, *models_b)]
+    values = _resampled(time_days, event, [*models_a, *models_b], samples, seed, strata)
+    split = len(models_a)
+    differences = values[:split].mean(axis=0) - values[split:].mean(axis=0)
+    low, high = _percentiles(differences)
+    return Difference(
+        float(np.mean(point[:split]) - np.mean(point[split:])),
+        low,
+        high,
+        samples=differences.size,
+        excluded=samples - differences.size,
+    )
+
+
+def _models(risk: ArrayLike | Tensor) -> list[NDArray[np.float64]]:
+    risks = to_float64(risk)
+    return list(risks) if risks.ndim == 2 else [risks]
+
+
+def _resampled(
+    time_days: ArrayLike | Tensor,
+    event: ArrayLike | Tensor,
+    risks: list[ArrayLike | Tensor],
+    samples: int,
+    seed: int,
+    strata: ArrayLike | None,
+) -> NDArray[np.float64]:
+    """C-indices (models, kept resamples)."""
+    if samples < 1:
+        raise InputError(f"bootstrap: {samples} resamples asked for; ask for at least 1")
+    times, events = check_endpoints(time_days, event)
+    checked = [check_risk(risk, times.size) for risk in risks]
+    weights = _draw(times.size, samples, seed, strata)
+    method = _by_pair_matrix if times.size <= _LARGEST_PAIR_MATRIX else _by_counting
+    values = method(times, events, checked, weights)
+    values = values[:, np.isfinite(values).all(axis=0)]
+    if values.shape[1] == 0:
+        raise NoComparablePairs("bootstrap: no resample has a comparable pair; evaluate on more patients with events")
+    return values
+
+
+def _draw(patients: int, samples: int, seed: int, strata: ArrayLike | None) -> NDArray[np.int64]:
+    """How often each patient is drawn, (samples, patients)."""
+    labels = np.zeros(patients, dtype=np.int64) if strata is None else np.asarray(strata)
+    if labels.shape != (patients,):
+        raise InputError(f"bootstrap: strata {labels.shape} for {patients} patients; give one label per patient")
+    generator = np.random.default_rng(seed)
+    weights = np.zeros((samples, patients), dtype=np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        weights[:, members] = generator.multinomial(
+            members.size, np.full(members.size, 1.0 / members.size), size=samples
+        )
+    return weights
+
+
+def _by_pair_matrix(
+    times: NDArray[np.float64],
+    events: NDArray[np.bool_],
+    risks: list[NDArray[np.float64]],
+    weights: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """One quadratic form w' P w per resample; float32 holds its integers and halves exactly at these sizes."""
+    t, w = times[events, None], weights.astype(np.float32)
+    comparable = (times > t) | ((times == t) & ~events)
+    drawn_events = weights[:, events].astype(np.float64)
+
+    def total(pairs: NDArray[np.float32]) -> NDArray[np.float64]:
+        return np.asarray(((w @ pairs.T).astype(np.float64) * drawn_events).sum(axis=1))
+
+    pairs = total(comparable.astype(np.float32))
+    values = np.full((len(risks), pairs.size), np.nan)
+    for row, risk in enumerate(risks):
+        r = risk[events, None]
+        worth = np.float32(1.0) * (r > risk) + np.float32(0.5) * (r == risk)
+        right = total((worth * comparable).astype(np.float32))
+        np.divide(right, pairs, out=values[row], where=pairs > 0)
+    return values
+
+
+def _by_counting(
+    times: NDArray[np.float64],
+    events: NDArray[np.bool_],
+    risks: list[NDArray[np.float64]],
+    weights: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """The resamples written out, for cohorts whose pair matrix would not fit in memory."""
+    values = np.full((len(risks), weights.shape[0]), np.nan)
+    for column, weight in enumerate(weights):
+        drawn = np.repeat(np.arange(times.size), weight)
+        for row, risk in enumerate(risks):
+            counts = concordance_counts(times[drawn], events[drawn], risk[drawn])
+            if counts.comparable_pairs:
+                values[row, column] = counts.c_index
+    return values
+
+
+def _percentiles(values: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.percentile(values, _LEVELS)
+    return float(low), float(high)

@@ -1,0 +1,89 @@
+"""A model applied to a list of samples, without training."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from adamss_fl.imaging import Sample
+from adamss_fl.model import AdaMSS, autocast
+from adamss_fl.segmentation import dice_focal_loss
+from adamss_fl.survival import TimeGrid, discrete_likelihood
+from adamss_fl.training.settings import RuntimeSettings
+from adamss_fl.training.stage import as_inputs
+from adamss_fl.training.tensors import as_batch, device_of
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Outputs over N samples, in their order.
+
+    survival_logits : (N, K) float64, logit of the conditional probability of surviving each bin.
+    overlap : (N, 2, 3) int64, voxels in intersection, prediction and reference, for tumour and nodes.
+    masks : (N, 2, D, H, W) bool predicted masks where asked for, else None.
+    gate_opening : (5,) mean weight of the early-fusion stream per level.
+    loss_segmentation, loss_survival : means over samples; None where there is no mask or no time grid.
+    """
+
+    survival_logits: NDArray[Any]
+    overlap: NDArray[Any]
+    masks: NDArray[Any] | None
+    gate_opening: tuple[float, ...]
+    loss_segmentation: float | None
+    loss_survival: float | None
+
+
+@torch.inference_mode()
+def infer(
+    model: AdaMSS,
+    samples: Sequence[Sample],
+    runtime: RuntimeSettings,
+    *,
+    grid: TimeGrid | None = None,
+    keep_masks: bool = False,
+    batch_size: int = 8,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> Inference:
+    """Both heads on every sample, in evaluation mode. Raises ValueError where ``samples`` is empty."""
+    if not samples:
+        raise ValueError("there is no sample to apply the model to")
+    device = device_of(runtime)
+    model.eval()
+    logits, overlaps, masks, opening = [], [], [], torch.zeros(5, dtype=torch.float64)
+    segmentation_sum = survival_sum = 0.0
+    with_mask = 0
+    for start in range(0, len(samples), batch_size):
+        part = samples[start : start + batch_size]
+        batch = as_batch(part, device)
+        with autocast(device, runtime.precision):
+            output = model(*as_inputs(batch.image, runtime))
+        predicted = output.segmentation > 0.0
+        reference = batch.mask > 0.5
+        counts = [(predicted & reference), predicted, reference]
+        overlaps.append(torch.stack([count.flatten(2).sum(2) for count in counts], dim=2).cpu().numpy())
+        logits.append(output.survival.double().cpu().numpy())
+        if keep_masks:
+            masks.append(predicted.cpu().numpy())
+        opening += output.gate_opening.to("cpu", torch.float64) * len(part)
+        known = int(batch.has_mask.sum())
+        if known:
+            chosen = batch.has_mask
+            loss = dice_focal_loss(output.segmentation[chosen], batch.mask[chosen], None)
+            segmentation_sum += float(loss) * known
+            with_mask += known
+        if grid is not None:
+            targets = grid.targets(batch.time_days, batch.event)
+            survival_sum += float(discrete_likelihood(output.survival, *targets)) * len(part)
+        if on_batch is not None:
+            on_batch(min(start + batch_size, len(samples)), len(samples))
+    return Inference(
+        survival_logits=np.concatenate(logits),
+        overlap=np.concatenate(overlaps).astype(np.int64),
+        masks=np.concatenate(masks) if keep_masks else None,
+        gate_opening=tuple(float(value) for value in opening / len(samples)),
+        loss_segmentation=segmentation_sum / with_mask if with_mask else None,
+        loss_survival=survival_sum / len(samples) if grid is not None else None,
+    )

@@ -1,0 +1,53 @@
+"""The optimiser, and its state as named arrays so that it can stay at the site between rounds."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from adamss_fl.training.settings import StageSettings
+
+OptimizerState = dict[str, NDArray[Any]]
+"""``<slot>/<parameter name>`` to array, for example ``exp_avg/decoder.level1.weight``; empty for plain descent."""
+
+
+def build_optimizer(trained: Mapping[str, torch.nn.Parameter], settings: StageSettings) -> torch.optim.Optimizer:
+    """Adam with decoupled weight decay (betas 0.9, 0.999), or plain gradient descent."""
+    parameters = list(trained.values())
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True)
+
+
+def dump_optimizer(optimizer: torch.optim.Optimizer, trained: Mapping[str, torch.nn.Parameter]) -> OptimizerState:
+    """The optimiser's tensors, copied, by slot and parameter name; scalars with shape (1,)."""
+    state: OptimizerState = {}
+    for name, parameter in trained.items():
+        for slot, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, torch.Tensor):
+                state[f"{slot}/{name}"] = np.atleast_1d(value.detach().cpu().contiguous().numpy().copy())
+    return state
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, trained: Mapping[str, torch.nn.Parameter], state: OptimizerState
+) -> None:
+    """Put back what :func:`dump_optimizer` gave.
+
+    Raises ValueError where a tensor belongs to no parameter or has another shape.
+    """
+    for key, array in state.items():
+        slot, _, name = key.partition("/")
+        parameter = trained.get(name)
+        if parameter is None:
+            raise ValueError(f"the optimiser's state holds {key!r}, and the model has no such parameter")
+        value = torch.from_numpy(array.copy())
+        if slot == "step":
+            optimizer.state[parameter][slot] = value.reshape(())
+            continue
+        if value.shape != parameter.shape:
+            raise ValueError(f"the optimiser's {key!r} has shape {tuple(value.shape)}, not {tuple(parameter.shape)}")
+        # Adam's moments follow the memory format of their parameter, as when they were made.
+        optimizer.state[parameter][slot] = torch.empty_like(parameter).copy_(value)

@@ -1,0 +1,187 @@
+"""One stage of AdaMSS at one site: some passes of one loss over the site's training patients.
+
+Nothing is frozen in either stage: a stage trains the whole trunk and its own head (METHOD: "expanding focus" is
+fine-tuning). Only the other stage's head receives no gradient and stays as it is.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adamss_fl.imaging import Sample
+from adamss_fl.model import AdaMSS, autocast, parameter_groups
+from adamss_fl.segmentation import dice_focal_loss
+from adamss_fl.survival import TimeGrid, discrete_likelihood
+from adamss_fl.training.batches import Batches
+from adamss_fl.training.optimizer import OptimizerState, build_optimizer, dump_optimizer, load_optimizer
+from adamss_fl.training.schedule import learning_rate
+from adamss_fl.training.seeds import derive_seed
+from adamss_fl.training.settings import RuntimeSettings, StageSettings
+from adamss_fl.training.tensors import Batch, as_batch, device_of
+
+StageName = Literal["segmentation", "survival"]
+_OTHER_HEAD = {"segmentation": "survival_head", "survival": "segmentation_head"}
+
+
+class Augmentation(Protocol):
+    """Extension point ``adamss_fl.augmentation``: the same random change of images and masks of a batch."""
+
+    def __call__(self, image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Change image (B,2,D,H,W) and mask (B,2,D,H,W), drawing from ``generator`` only."""
+        ...
+
+
+class NonFiniteLoss(ArithmeticError):
+    """The loss of a training step was infinite or not a number."""
+
+
+@dataclass(frozen=True)
+class StageWork:
+    """What a stage is to do in one round.
+
+    stage : which loss and head.
+    steps : optimiser steps; None means ``epochs`` passes.
+    epochs : passes over the training patients, where ``steps`` is None.
+    progress : fractions (from, to) of the whole stage, over all rounds, that this work covers; they set the schedule.
+    seed : seed of order, augmentation and dropout.
+    """
+
+    stage: StageName
+    seed: int
+    progress: tuple[float, float] = (0.0, 1.0)
+    epochs: int | None = 1
+    steps: int | None = None
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """Figures of a stage: mean losses by term, mean gate opening per level, steps done; and the optimiser's state."""
+
+    losses: Mapping[str, float]
+    gate_opening: tuple[float, ...]
+    steps: int
+    balanced: bool
+    optimizer: OptimizerState = field(repr=False)
+
+
+def train_stage(
+    model: AdaMSS,
+    samples: Sequence[Sample],
+    work: StageWork,
+    settings: StageSettings,
+    runtime: RuntimeSettings,
+    *,
+    grid: TimeGrid | None = None,
+    augmentations: Sequence[Augmentation] = (),
+    optimizer: OptimizerState | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> StageResult:
+    """Train ``model`` in place and return what happened.
+
+    grid : time bins, needed by the survival stage.
+    optimizer : state from the last round at this site; None starts afresh.
+    on_step : called with (steps done, steps in all).
+
+    Deterministic on a CPU given the model, samples, settings, ``work`` and the number of threads. Raises ValueError
+    where the survival stage has no grid or the batch is larger than the cohort, and :class:`NonFiniteLoss`.
+    """
+    if work.stage == "survival" and grid is None:
+        raise ValueError("the survival stage needs its time bins")
+    device = device_of(runtime)
+    balance = [sample.event for sample in samples] if settings.balanced and work.stage == "survival" else None
+    batches = Batches(len(samples), settings.batch_size, balance)
+    total = work.steps if work.steps is not None else (work.epochs or 0) * batches.per_epoch
+    torch.manual_seed(derive_seed(work.seed, "dropout"))
+    order = np.random.default_rng(derive_seed(work.seed, "order"))
+    draws = torch.Generator(device=device).manual_seed(derive_seed(work.seed, "augmentation"))
+    trained = trained_parameters(model, work.stage)
+    optimiser = build_optimizer(trained, settings)
+    if optimizer:
+        load_optimizer(optimiser, trained, optimizer)
+    anchor = {name: value.detach().clone() for name, value in trained.items()} if settings.proximal_mu > 0.0 else {}
+    sums: dict[str, float] = {}
+    opening = torch.zeros(5, dtype=torch.float64)
+    model.train()
+    first, last = work.progress
+    for step, indices in enumerate(batches.draw(total, order)):
+        rate = learning_rate(settings, min(1.0, first + (last - first) * (step + 0.5) / total))
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        batch = as_batch([samples[index] for index in indices], device)
+        image, mask = batch.image, batch.mask
+        for augmentation in augmentations:
+            image, mask = augmentation(image, mask, draws)
+        optimiser.zero_grad(set_to_none=True)
+        terms, gates = stage_loss(model, work.stage, image, mask, batch, settings, runtime, grid)
+        loss = torch.stack(list(terms.values())).sum()
+        if not bool(torch.isfinite(loss)):
+            raise NonFiniteLoss(f"{work.stage} loss is not finite at step {step + 1} of {total}")
+        loss.backward()  # type: ignore[no-untyped-call]
+        _add_proximal_gradient(trained, anchor, settings.proximal_mu)
+        if settings.clip_norm > 0.0:
+            torch.nn.utils.clip_grad_norm_(list(trained.values()), settings.clip_norm)
+        optimiser.step()
+        for name, term in terms.items():
+            sums[name] = sums.get(name, 0.0) + float(term.detach())
+        opening += gates.detach().to("cpu", torch.float64)
+        if on_step is not None:
+            on_step(step + 1, total)
+    return StageResult(
+        losses={name: value / max(total, 1) for name, value in sums.items()},
+        gate_opening=tuple(float(value) for value in opening / max(total, 1)),
+        steps=total,
+        balanced=batches.balanced,
+        optimizer=dump_optimizer(optimiser, trained),
+    )
+
+
+def trained_parameters(model: AdaMSS, stage: StageName) -> dict[str, torch.nn.Parameter]:
+    """The parameters a stage trains, by name: all but those of the other stage's head."""
+    other = set(parameter_groups(model)[_OTHER_HEAD[stage]])
+    return {name: value for name, value in model.named_parameters() if name not in other}
+
+
+def stage_loss(
+    model: AdaMSS,
+    stage: StageName,
+    image: Tensor,
+    mask: Tensor,
+    batch: Batch,
+    settings: StageSettings,
+    runtime: RuntimeSettings,
+    grid: TimeGrid | None,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Terms of a stage's loss (their sum is minimised), fp32, and the gate opening (5,) of the forward pass.
+
+    Stage I: ``segmentation``, soft Dice + focal. Stage II: ``survival``, the discrete-time likelihood, and ``l2``,
+    alpha * sum(W^2) over the survival head's linear layers where alpha > 0.
+    """
+    with autocast(image.device, runtime.precision):
+        output = model(*as_inputs(image, runtime), heads=(stage,))
+    if stage == "segmentation":
+        return {"segmentation": dice_focal_loss(output.segmentation, mask, batch.has_mask)}, output.gate_opening
+    assert grid is not None
+    survived, had_event = grid.targets(batch.time_days, batch.event)
+    terms = {"survival": discrete_likelihood(output.survival, survived, had_event)}
+    if settings.l2 > 0.0:
+        weights = [layer.weight for layer in model.survival_head.modules() if isinstance(layer, torch.nn.Linear)]
+        terms["l2"] = settings.l2 * torch.stack([weight.square().sum() for weight in weights]).sum()
+    return terms, output.gate_opening
+
+
+def as_inputs(image: Tensor, runtime: RuntimeSettings) -> tuple[Tensor, Tensor]:
+    """PET and CT (B,1,D,H,W) of an image (B,2,D,H,W), in the run's memory format."""
+    layout = torch.channels_last_3d if runtime.channels_last else torch.contiguous_format
+    return image[:, 0:1].contiguous(memory_format=layout), image[:, 1:2].contiguous(memory_format=layout)
+
+
+def _add_proximal_gradient(trained: Mapping[str, Tensor], anchor: Mapping[str, Tensor], mu: float) -> None:
+    """Add the gradient mu * (w - w_global) of FedProx's term (Li et al., arXiv 1812.06127, eq. 2)."""
+    for name, start in anchor.items():
+        gradient: Any = trained[name].grad
+        if gradient is not None:
+            gradient.add_(trained[name].detach() - start, alpha=mu)

@@ -1,0 +1,42 @@
+"""Samples to tensors on the training device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adamss_fl.imaging import Sample
+from adamss_fl.training.settings import RuntimeSettings
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch on its device: image (B,2,D,H,W) PET and CT, mask (B,2,D,H,W), has_mask (B,), time_days, event (B,)."""
+
+    image: Tensor
+    mask: Tensor
+    has_mask: Tensor
+    time_days: Tensor
+    event: Tensor
+
+
+def device_of(runtime: RuntimeSettings) -> torch.device:
+    """The device named by ``runtime``; ``auto`` is the GPU where there is one."""
+    if runtime.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(runtime.device)
+
+
+def as_batch(samples: Sequence[Sample], device: torch.device) -> Batch:
+    """Stack samples into one batch on ``device``."""
+    image = torch.from_numpy(np.stack([np.asarray(sample.image) for sample in samples]))
+    mask = torch.from_numpy(np.stack([np.asarray(sample.mask) for sample in samples]))
+    return Batch(
+        image=image.to(device),
+        mask=mask.to(device, torch.float32),
+        has_mask=torch.tensor([sample.has_mask for sample in samples], device=device),
+        time_days=torch.tensor([sample.time_days for sample in samples], dtype=torch.float64, device=device),
+        event=torch.tensor([sample.event for sample in samples], device=device),
+    )

@@ -1,0 +1,124 @@
+"""Flower ClientApp: one Message in, one call on the local Site, one Message out.
+
+Whatever goes wrong at a site is written to the site's own log; across the wire goes a code alone.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+from adamss_fl.errors import InputError
+from adamss_fl.federation.messages import Instruction, Reply, SiteFailure
+from client import records
+from client.paths import RunFiles, run_files
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+
+class Answerer(Protocol):
+    """What this adapter needs of a Site."""
+
+    def handle(self, instruction: Instruction) -> Reply:
+        """Do what ``instruction`` says; raises SiteFailure where it is refused."""
+        ...
+
+
+SiteBuilder = Callable[[RunFiles, str], Answerer]
+"""Makes the site of a given name from a run's files."""
+
+
+def configured_site(files: RunFiles, name: str) -> Answerer:
+    """Return the site ``name`` of the run's configuration, the same one each time within a process."""
+    return _configured_site(files.config, name, files.state_dir(name))
+
+
+def site_name(files: RunFiles, node_config: Mapping[str, object]) -> str:
+    """Return the name of the site that a simulated node stands for: the one at its ``partition-id``.
+
+    Raises SiteFailure(``no_such_site``) where the configuration has fewer sites than there are nodes.
+    """
+    from adamss_fl.config import load_config
+
+    sites = load_config(files.config).sites
+    partition = node_config.get("partition-id")
+    if not isinstance(partition, int) or not 0 <= partition < len(sites):
+        raise SiteFailure("no_such_site")
+    return sites[partition].name
+
+
+def client_app(
+    config: str = "",
+    out: str = "",
+    build: SiteBuilder = configured_site,
+    name_of: Callable[[RunFiles, Mapping[str, object]], str] = site_name,
+) -> ClientApp:
+    """Return the ClientApp.
+
+    config, out : the run's configuration file and folder; where empty, Flower's run configuration gives them.
+    build, name_of : make a site, and name the site of a node.
+    """
+    app = ClientApp()
+    given = {"config": config, "out": out}
+
+    def files_of(context: Context) -> RunFiles:
+        return run_files({**context.run_config, **{key: value for key, value in given.items() if value}})
+
+    def hello(message: Message, context: Context) -> Message:
+        try:
+            content = records.hello_record(name_of(files_of(context), context.node_config))
+        except Exception as failure:  # the boundary: no exception's text may reach the server
+            content = records.refusal_record(_code(failure))
+        return Message(content, reply_to=message)
+
+    def answer(message: Message, context: Context) -> Message:
+        state_dir: Path | None = None
+        instruction: Instruction | None = None
+        try:
+            instruction = records.read_instruction(message.content)
+            files = files_of(context)
+            name = name_of(files, context.node_config)
+            state_dir = files.state_dir(name)
+            content = records.reply_record(build(files, name).handle(instruction))
+        except Exception as failure:  # the boundary: no exception's text may reach the server
+            _note(state_dir, _code(failure))
+            content = records.refusal_record(_code(failure), instruction)
+        return Message(content, reply_to=message)
+
+    app.query("hello")(hello)
+    for register in (app.query, app.train, app.evaluate):
+        register()(answer)
+    return app
+
+
+def _code(failure: Exception) -> str:
+    if isinstance(failure, SiteFailure):
+        return failure.code
+    return "bad_input" if isinstance(failure, InputError) else "site_error"
+
+
+def _note(state_dir: Path | None, code: str) -> None:
+    """Write the exception being handled to ``site.log`` in the site's state folder."""
+    if state_dir is None:
+        return
+    state_dir.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(state_dir / "site.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger = logging.Logger("adamss_fl.site")
+    logger.addHandler(handler)
+    try:
+        logger.exception("refused with code %s", code)
+    finally:
+        handler.close()
+
+
+@lru_cache(maxsize=64)
+def _configured_site(config: Path, name: str, state_dir: Path) -> Answerer:
+    from adamss_fl.assembly import build_site
+    from adamss_fl.config import load_config
+
+    return build_site(load_config(config), name, state_dir)
+
+
+app = client_app()

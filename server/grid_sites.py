@@ -1,0 +1,166 @@
+"""The sites of a federation over Flower's Grid."""
+
+import logging
+import re
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from adamss_fl.errors import AdamssError
+from adamss_fl.federation.messages import Absence, Collected, Instruction, Reply
+from adamss_fl.federation.update import check_envelope
+from client import records
+from flwr.app import Message, RecordDict
+from flwr.app.constants import DEFAULT_TTL
+from flwr.serverapp import Grid
+
+log = logging.getLogger("adamss_fl.server")
+
+_POLL_SECONDS = (0.02, 0.2)
+"""Shortest and longest pause between two looks for replies; each empty look lengthens the pause by a quarter."""
+
+_SITE_NAME = re.compile(r"[\w.-]{1,64}")
+_CLIENT_APP_RAISED, _CLIENT_APP_CRASHED = 2, 8
+
+
+@dataclass(frozen=True)
+class _Asked:
+    site: str
+    node: int
+
+
+class GridSites:
+    """Every node of a Flower run as one site.
+
+    A node gives its site's name once, when it is first met; from then on that name is the node's, whatever its replies
+    say. Each broadcast sends one message a node, and takes the replies one by one until all are in or the deadline has
+    passed. A reply counts only if it answers exactly this instruction (kind, run, round, attempt).
+
+    grid : Flower's Grid of the run.
+    expected : names of the sites that must be there, each exactly once.
+    join_seconds : how long to wait for the nodes to connect and to give their names.
+
+    Raises AdamssError where the nodes are not the expected sites.
+    """
+
+    def __init__(self, grid: Grid, expected: Sequence[str], join_seconds: float = 60.0) -> None:
+        self._grid = grid
+        self._late: dict[str, _Asked] = {}
+        self._nodes = self._meet(sorted(expected), join_seconds)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all sites, sorted."""
+        return tuple(sorted(self._nodes))
+
+    def broadcast(self, instruction: Instruction, deadline_seconds: float | None = None) -> Collected:
+        """Send ``instruction`` to every site; collect replies until all are in or the deadline (None or 0: none) is over."""
+        deadline = deadline_seconds or None
+        started = time.monotonic()
+        message_type = records.MESSAGE_TYPES[instruction.kind]
+        group = f"{instruction.kind}-{instruction.round}.{instruction.attempt}"
+        asked, absences = self._send(records.instruction_record(instruction), message_type, group, deadline)
+        replies: dict[str, Reply] = {}
+        for site, message in self._receive(asked, started, deadline):
+            outcome = _judge(site, message, instruction)
+            if isinstance(outcome, Reply):
+                replies[site] = outcome
+            else:
+                absences.append(outcome)
+        absences.extend(Absence(question.site, "deadline") for question in asked.values())
+        self._late.update(asked)
+        return Collected(
+            replies=tuple(replies[site] for site in sorted(replies)),
+            absences=tuple(sorted(absences, key=lambda absence: absence.site)),
+        )
+
+    def _send(
+        self, content: RecordDict, message_type: str, group: str, deadline: float | None
+    ) -> tuple[dict[str, _Asked], list[Absence]]:
+        """Push one message a site; return what was asked by message id, and the sites that cannot be reached."""
+        asked: dict[str, _Asked] = {}
+        absences: list[Absence] = []
+        ttl = max(float(DEFAULT_TTL), 2 * deadline if deadline else 0.0)
+        connected = set(self._grid.get_node_ids())
+        for site, node in sorted(self._nodes.items()):
+            pushed: list[str | None] = []
+            if node in connected:
+                message = Message(content, node, message_type, group_id=group, ttl=ttl)
+                pushed = list(self._grid.push_messages([message]))
+            if pushed and pushed[0]:
+                asked[pushed[0]] = _Asked(site, node)
+            else:
+                absences.append(Absence(site, "unreachable"))
+        return asked, absences
+
+    def _receive(
+        self, asked: dict[str, _Asked], started: float, deadline: float | None
+    ) -> Iterable[tuple[str, Message]]:
+        """Yield (site, reply) as they come, taking each out of ``asked``, until none is left or time is up."""
+        pause, longest = _POLL_SECONDS
+        while asked:
+            messages = list(self._grid.pull_messages([*asked, *self._late]))
+            for message in messages:
+                answered = message.metadata.reply_to_message_id
+                if (question := asked.pop(answered, None)) is not None:
+                    yield question.site, message
+                elif (question := self._late.pop(answered, None)) is not None:
+                    log.warning("%s: a reply that came after its deadline is left out", question.site)
+                else:
+                    log.warning("a second reply to one message is left out")
+            if not asked or (deadline is not None and time.monotonic() - started >= deadline):
+                return
+            pause = _POLL_SECONDS[0] if messages else min(pause * 1.25, longest)
+            time.sleep(pause)
+
+    def _meet(self, expected: Sequence[str], join_seconds: float) -> dict[str, int]:
+        """Wait for as many nodes as there are expected sites, and ask each for its site's name."""
+        started = time.monotonic()
+        nodes = {info.node_id: info.name for info in self._grid.get_nodes()}
+        while len(nodes) < len(expected) and time.monotonic() - started < join_seconds:
+            time.sleep(_POLL_SECONDS[1])
+            nodes = {info.node_id: info.name for info in self._grid.get_nodes()}
+        if len(nodes) != len(expected):
+            raise AdamssError(
+                f"the federation has {len(nodes)} nodes for {len(expected)} sites ({', '.join(expected)}); "
+                f"start it with {len(expected)} (for Flower's simulation: --federation-config 'num-supernodes={len(expected)}')"
+            )
+        self._nodes = {str(node): node for node in nodes}
+        asked, absences = self._send(records.hello_record(), records.HELLO, "hello", join_seconds)
+        met: dict[str, int] = {}
+        for key, message in self._receive(asked, time.monotonic(), max(join_seconds, 1.0)):
+            name = nodes[int(key)] or _given_name(message)
+            if name in met:
+                raise AdamssError(f"two nodes give the site name {name}; each site may join once")
+            met[name] = int(key)
+        if sorted(met) != list(expected):
+            missing = [name for name in expected if name not in met]
+            raise AdamssError(f"no node answers for the sites {', '.join(missing)} ({len(absences) + len(asked)} silent)")
+        return met
+
+
+def _given_name(message: Message) -> str:
+    """Return the site name in the answer to a hello; a name no site may have where there is none."""
+    try:
+        name = records.read_hello(message.content) if message.has_content() else ""
+    except records.MalformedRecord:
+        name = ""
+    return name if _SITE_NAME.fullmatch(name) else f"node {message.metadata.src_node_id}"
+
+
+def _judge(site: str, message: Message, instruction: Instruction) -> Reply | Absence:
+    """Return the reply in ``message`` if it answers ``instruction`` for ``site``, else why it does not count."""
+    if message.has_error():
+        raised = message.error.code in (_CLIENT_APP_RAISED, _CLIENT_APP_CRASHED)
+        return Absence(site, "site_error" if raised else "unreachable", f"Flower's error code {message.error.code}")
+    try:
+        answer = records.read_answer(message.content)
+    except records.MalformedRecord as flaw:
+        return Absence(site, "refused_reply", f"unreadable {flaw}")
+    if isinstance(answer, records.Refusal):
+        return Absence(site, answer.code)
+    if (stale := check_envelope(answer, instruction)) is not None:
+        return Absence(site, stale.cause, stale.detail)
+    if answer.site != site:
+        return Absence(site, "refused_reply", "it bears another site's name")
+    return answer
