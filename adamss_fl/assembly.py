@@ -1,17 +1,23 @@
 """From a configuration to the objects that run it: task, sites with their patients, trackers, and the run itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from adamss_fl.cohort import load_cohort, split_cohort
+from adamss_fl.cohort import load_cohort, read_truth, split_cohort
 from adamss_fl.cohort.settings import CohortSettings
-from adamss_fl.config import RunConfig, dump_config
+from adamss_fl.config import RunConfig, dump_config, load_config
 from adamss_fl.errors import InputError
+from adamss_fl.evaluation.compare import POOLED, arms_of, centralized, compare, pool
+from adamss_fl.evaluation.examples import save_examples
+from adamss_fl.evaluation.predictions import Predictions, predict
+from adamss_fl.evaluation.scores import calibration_figures, score
 from adamss_fl.federation.events import Tracker
 from adamss_fl.federation.files import write_atomically
+from adamss_fl.federation.local_sites import LocalSites
 from adamss_fl.federation.messages import Sites
 from adamss_fl.federation.plan import RoundPlan
+from adamss_fl.federation.run import final_weights
 from adamss_fl.federation.run import run_federation as run_task
 from adamss_fl.federation.site import Progress, Site, SiteData
 from adamss_fl.federation.task import Task
@@ -78,9 +84,111 @@ def build_trackers(config: RunConfig) -> list[Tracker]:
 
 def run_federation(config: RunConfig, sites: Sites, out: Path) -> dict[str, Any]:
     """Run a configuration over any sites into ``out``; see ``federation.run.run_federation``."""
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "config.yaml", dump_config(config).encode())
+    _keep_config(config, out)
     return run_task(task_of(config), sites, out, trackers=build_trackers(config))
+
+
+def load_all_data(
+    config: RunConfig, out: Path, progress: Progress | None = None, only: str | None = None
+) -> dict[str, SiteData]:
+    """Every site's patients by site name, or those of the site ``only``."""
+    names = [site.name for site in config.sites] if only is None else [site_settings(config, only).name]
+    cache = cache_folder(config, out)
+    return {name: load_site_data(config, name, cache, progress) for name in names}
+
+
+def run_centralized(
+    config: RunConfig, data: Mapping[str, SiteData], out: Path, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Train one site alone, or the patients of several pooled, into ``out``; returns the run's metrics."""
+    _keep_config(config, out)
+    task = centralized(task_of(config))
+    name, own = next(iter(data.items())) if len(data) == 1 else (POOLED, pool(data))
+    site = Site(name, lambda: own, task, out / "sites" / name, progress)
+    metrics = run_task(task, LocalSites([site]), out, trackers=build_trackers(config))
+    if own.test:
+        survival, segmentation, state = final_weights(out)
+        found = predict(task, survival, segmentation, own.test, state["edges_days"])
+        found.save(out / "predictions.npz")
+        save_examples(out / "examples.npz", task, segmentation, own.test, found)
+    return metrics
+
+
+def run_comparison(
+    config: RunConfig,
+    data: Mapping[str, SiteData],
+    out: Path,
+    progress: Progress | None = None,
+    train_federated: Callable[[Path], None] | None = None,
+) -> dict[str, Any]:
+    """Train and judge every arm into ``out`` and choose the report's examples; returns the comparison."""
+    task = task_of(config)
+    _keep_config(config, out)
+    for arm in arms_of(tuple(data), out):
+        _keep_config(config, arm.folder)
+    result = compare(
+        task,
+        data,
+        out,
+        bootstrap=config.evaluation.bootstrap,
+        risk_groups=config.evaluation.risk_groups,
+        train_federated=train_federated,
+        oracle=oracle_of(config),
+        progress=progress,
+    )
+    federated = arms_of(tuple(data), out)[0].folder
+    _, segmentation, _ = final_weights(federated)
+    save_examples(
+        out / "examples.npz", task, segmentation, pool(data).test, Predictions.load(federated / "predictions.npz")
+    )
+    return result
+
+
+def evaluate_run(run: Path, cohort: Path, layout: str, split: str, progress: Progress | None = None) -> dict[str, Any]:
+    """A finished run's model on a cohort: C-index with interval and pairs, DSC, calibration; predictions are kept.
+
+    split : ``all`` patients with an endpoint, or the ``test`` part of the run's own split.
+    Raises InputError where ``run`` is no finished run or the cohort has no such patient.
+    """
+    config_path = run / "config.yaml"
+    if not config_path.exists():
+        raise InputError(f"{run}: holds no run (config.yaml is missing); give the folder of a finished run")
+    config = load_config(config_path)
+    task = task_of(config)
+    survival, segmentation, state = final_weights(run)
+    loaded = load_cohort(cohort, layout)
+    chosen = (
+        split_cohort(loaded, config.split).test
+        if split == "test"
+        else loaded.subset(p.id for p in loaded.patients if p.has_endpoint)
+    )
+    if not len(chosen):
+        raise InputError(
+            f"{cohort}: no patient with PET, CT and an endpoint to evaluate on; `adamss-fl check` says why"
+        )
+    described = None if progress is None else _described(progress, "images")
+    samples = prepare_cohort(chosen, config.imaging, cache_folder(config, run), described)
+    found = predict(task, survival, segmentation, samples, state["edges_days"])
+    target = run / "evaluations" / f"{loaded.name}-{split}.npz"
+    found.save(target)
+    figures = score(found, config.evaluation.bootstrap, config.seed)
+    return {
+        **figures,
+        "pairs": figures["comparable_pairs"],
+        "calibration": calibration_figures(found, config.evaluation.risk_groups),
+        "predictions": str(target),
+    }
+
+
+def oracle_of(config: RunConfig) -> dict[str, float] | None:
+    """True log hazards where every site of the configuration is a phantom hospital of one folder, else None."""
+    folders = {Path(site.path).parent for site in config.sites}
+    folder = next(iter(folders))
+    return read_truth(folder) if len(folders) == 1 and (folder / "truth").is_dir() else None
+
+
+def _keep_config(config: RunConfig, folder: Path) -> None:
+    write_atomically(folder / "config.yaml", dump_config(config).encode())
 
 
 def _described(progress: Progress, what: str) -> Callable[[str, int, int], None]:

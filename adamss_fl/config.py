@@ -17,11 +17,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from adamss_fl import config_rules, yaml_source
 from adamss_fl.cohort.settings import CohortSettings, SplitSettings
+from adamss_fl.errors import InputError
 from adamss_fl.evaluation.settings import EvaluationSettings
 from adamss_fl.federation.settings import FederationSettings, PlanSettings, PluginSettings
 from adamss_fl.imaging.settings import ImagingSettings
 from adamss_fl.model.settings import ModelSettings
-from adamss_fl.plugins import suggest
+from adamss_fl.plugins import mistake_text, suggest
 from adamss_fl.training.settings import RuntimeSettings, StagesSettings
 from adamss_fl.yaml_source import Document, Key
 
@@ -121,15 +122,19 @@ def _plugin(document: Document, value: Any, key: Key) -> dict[str, Any]:
     return {"name": value["name"], "settings": {name: inner for name, inner in value.items() if name != "name"}}
 
 
-def _first_mistake(document: Document, error: ValidationError) -> Exception:
+def _first_mistake(document: Document, error: ValidationError) -> InputError:
     mistake = error.errors()[0]
-    key = tuple(mistake["loc"])
+    key: Key = tuple(mistake["loc"])
+    given = mistake["input"]
     if mistake["type"] == "missing":
         return document.error(key, "is missing; it must be given")
-    if mistake["type"] == "dataclass_type":
-        return document.error(key, f"must be a mapping of keys to values, not {mistake['input']!r}")
-    message = mistake["msg"][0].lower() + mistake["msg"][1:]
-    return document.error(key, f"{message.replace('input should be', 'must be')}, not {mistake['input']!r}")
+    if mistake["type"] == "value_error":  # settings that check themselves say "<key> is ...; ..."
+        reason = str(mistake["ctx"]["error"])
+        first = reason.split()[0]
+        return document.error((*key, first) if isinstance(given, dict) and first in given else key, reason)
+    if mistake["type"] in ("dataclass_type", "dataclass_exact_type"):
+        return document.error(key, f"must be a mapping of keys to values, not {given!r}")
+    return document.error(key, f"{mistake_text(mistake['msg'])}, not {given!r}")
 
 
 def _with_absolute_paths(config: RunConfig, folder: Path) -> RunConfig:

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from adamss_fl import plugins
+from adamss_fl.federation.aggregation import LOCAL
 from adamss_fl.federation.plan import RoundPlan
 from adamss_fl.federation.settings import PluginSettings
 from adamss_fl.model import GROUPS
@@ -17,8 +19,6 @@ STRIDE = 16
 """The network halves each side four times."""
 
 SITE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-LOCAL = "local"
-"""In ``federation.groups``: the group stays at its site. Not a plugin."""
 
 
 def _at_least(least: float) -> tuple[Callable[[Any], bool], str]:
@@ -32,12 +32,7 @@ _NOT_EMPTY = (lambda value: bool(value.strip()), "must not be empty")
 RANGES: tuple[tuple[str, tuple[Callable[[Any], bool], str]], ...] = (
     ("name", _NOT_EMPTY),
     ("seed", _at_least(0)),
-    ("split.test", _FRACTION),
-    ("split.validation", _FRACTION),
     ("split.seed", _at_least(0)),
-    ("imaging.grid.*", (lambda side: side > 0 and side % STRIDE == 0, f"must be a positive multiple of {STRIDE}")),
-    ("imaging.spacing_mm.*", _POSITIVE),
-    ("imaging.pet_suv_max", _POSITIVE),
     ("model.width", _at_least(1)),
     ("model.norm_groups", _at_least(1)),
     ("model.bins", _at_least(1)),
@@ -65,29 +60,23 @@ RANGES: tuple[tuple[str, tuple[Callable[[Any], bool], str]], ...] = (
     ("evaluation.every", _at_least(0)),
     ("evaluation.risk_groups", _at_least(2)),
 )
-"""Each key (``*``: every item of a list) with its test and what a value that fails it should be."""
+"""Each key with its test and what a value that fails it should be; imaging and split settings check themselves."""
 
 
 def check(config: "RunConfig", document: Document) -> None:
     """Raise InputError for the first rule that ``config`` breaks, naming the place in ``document``."""
-    for pattern, (holds, rule) in RANGES:
-        for key, value in _matching(config, pattern.split(".")):
-            if not holds(value):
-                raise document.error(key, f"{rule}, not {value!r}")
+    for dotted, (holds, rule) in RANGES:
+        key = tuple(dotted.split("."))
+        value: Any = config
+        for part in key:
+            value = getattr(value, part)
+        if not holds(value):
+            raise document.error(key, f"{rule}, not {value!r}")
     _check_sites(config, document)
-    _check_fractions_and_windows(config, document)
+    _check_time_bins(config, document)
     _check_norm(config, document)
     _check_plan(config, document)
     _check_plugins(config, document)
-
-
-def _matching(value: Any, pattern: list[str], key: Key = ()) -> list[tuple[Key, Any]]:
-    if not pattern:
-        return [(key, value)]
-    first, rest = pattern[0], pattern[1:]
-    if first == "*":
-        return [found for number, item in enumerate(value) for found in _matching(item, rest, (*key, number))]
-    return _matching(getattr(value, first), rest, (*key, first))
 
 
 def _check_sites(config: "RunConfig", document: Document) -> None:
@@ -110,15 +99,15 @@ def _check_sites(config: "RunConfig", document: Document) -> None:
         )
 
 
-def _check_fractions_and_windows(config: "RunConfig", document: Document) -> None:
-    split = config.split
-    if split.test + split.validation >= 1:
-        raise document.error(
-            ("split",), f"test {split.test} and validation {split.validation} leave nobody to train on"
-        )
-    low, high = config.imaging.ct_hu_window
-    if low >= high:
-        raise document.error(("imaging", "ct_hu_window"), f"the low end {low} must be under the high end {high}")
+def _check_time_bins(config: "RunConfig", document: Document) -> None:
+    edges, bins = config.stages.edges_days, config.model.bins
+    if not edges:
+        return
+    key: Key = ("stages", "edges_days")
+    if len(edges) != bins + 1:
+        raise document.error(key, f"{bins} bins (model.bins) have {bins + 1} edges, not {len(edges)}")
+    if edges[0] != 0 or any(high <= low for low, high in pairwise(edges)):
+        raise document.error(key, f"must begin with 0 and grow from edge to edge, not {list(edges)}")
 
 
 def _check_norm(config: "RunConfig", document: Document) -> None:

@@ -55,14 +55,17 @@ def create(point: str, name: str, settings: Mapping[str, Any] | None = None, whe
             )
         positional = [_typed(factory, first.name, argument, f"{where}{name}")]
         parameters.pop(first.name)
-    elif first is not None and first.default is inspect.Parameter.empty and first.name not in given:
-        raise InputError(f"{where}{point} '{name}' needs '{first.name}'; write it as '{name}:<{first.name}>'")
     for key in given:
         if key not in parameters and not takes_any:
             raise InputError(f"{where}{point} '{name}' has no setting '{key}'; {suggest(key, parameters, 'settings')}")
     for parameter in parameters.values():
         if parameter.default is inspect.Parameter.empty and parameter.name not in given:
-            raise InputError(f"{where}{point} '{name}' needs the setting '{parameter.name}'")
+            by_colon = (
+                f"; write it as '{name}:<{parameter.name}>'"
+                if parameter is first and _hints(factory).get(first.name) is str
+                else ""
+            )
+            raise InputError(f"{where}{point} '{name}' needs '{parameter.name}'{by_colon}")
     keywords = {key: _typed(factory, key, value, f"{where}{name}.{key}") for key, value in given.items()}
     try:
         return factory(*positional, **keywords)
@@ -82,6 +85,11 @@ def suggest(word: str, known: Iterable[str], noun: str) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1)
     return f"did you mean '{close[0]}'?" if close else f"known {noun}: {', '.join(names) or 'none'}"
+
+
+def mistake_text(message: str) -> str:
+    """A validator's message in our words: ``Input should be a valid integer`` becomes ``must be a valid integer``."""
+    return (message[0].lower() + message[1:]).replace("input should be", "must be").replace("tuple should", "must")
 
 
 def _registered(point: str) -> dict[str, EntryPoint]:
@@ -139,7 +147,7 @@ def _typed(factory: Callable[..., Any], key: str, value: Any, where: str) -> Any
         return adapter.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}, not {value!r}") from error
+        raise InputError(f"{where}: {mistake_text(first['msg'])}, not {value!r}") from error
     except TypeError:  # not a JSON value, so it comes from code and not from a configuration
         return value
 

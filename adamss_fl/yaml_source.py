@@ -1,5 +1,6 @@
 """YAML as plain data that remembers where each key stands, so that an error can name file, line and key."""
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+_LINE_BREAKS = set("\x85\u2028\u2029\ufeff")
 _FLOAT = re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
 for _class in (_Loader, _Dumper):
     _class.yaml_implicit_resolvers = {
@@ -52,7 +54,7 @@ class Document:
 
     def where(self, key: Key) -> str:
         """``configs/demo.yaml:4: federation.aggregator``; the nearest key above where ``key`` itself is absent."""
-        origin = next((self.origins[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self.origins), self.name)
+        origin = next((self.origins[key[:n]] for n in range(len(key), -1, -1) if key[:n] in self.origins), self.name)
         return f"{origin}: {dotted(key)}" if key else origin
 
     def error(self, key: Key, message: str) -> InputError:
@@ -106,7 +108,8 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Document:
 
 def dump(data: dict[str, Any]) -> str:
     """``data`` as YAML that ``read`` turns into the same data."""
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    readable = not _LINE_BREAKS & set(json.dumps(data, ensure_ascii=False))  # yaml reads these as ends of lines
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=readable, width=120)
 
 
 def dotted(key: Key) -> str:

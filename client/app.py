@@ -9,12 +9,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
 from adamss_fl.errors import InputError
 from adamss_fl.federation.messages import Instruction, Reply, SiteFailure
 from client import records
 from client.paths import RunFiles, run_files
-from flwr.app import Context, Message
-from flwr.clientapp import ClientApp
 
 
 class Answerer(Protocol):

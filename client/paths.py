@@ -33,11 +33,13 @@ def run_files(run_config: Mapping[str, object]) -> RunFiles:
     home = Path(os.environ.get(HOME_VARIABLE) or Path.cwd())
     config, out = run_config.get("config"), run_config.get("out")
     if not isinstance(config, str) or not config or not isinstance(out, str) or not out:
-        raise InputError("the run configuration must give `config` and `out`: flwr run . --run-config \"config='...' out='...'\"")
+        raise InputError(
+            "the run configuration must give `config` and `out`: flwr run . --run-config \"config='...' out='...'\""
+        )
     path = home / config
     if not path.is_file():
         raise InputError(
-            f"{path}: no such configuration; give an absolute path, flwr run . --run-config \"config='/.../demo.yaml'\", "
-            f"or set {HOME_VARIABLE}"
+            f"{path}: no such configuration; give an absolute path (flwr run . --run-config \"config='/a/b.yaml'\") "
+            f"or set {HOME_VARIABLE} to the folder it starts from"
         )
     return RunFiles(path.resolve(), (home / out).resolve())

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from adamss_fl.federation.messages import Instruction, Kind, Reply, Weights, as_wire
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+from adamss_fl.federation.messages import Instruction, Kind, Reply, Weights, as_wire
 
 HELLO = "query.hello"
 """Message type that asks a node for its site's name alone."""
@@ -82,9 +83,11 @@ def reply_record(reply: Reply) -> RecordDict:
 
 
 def refusal_record(code: str, instruction: Instruction | None = None) -> RecordDict:
-    """Return a refusal of ``instruction``; anything but a plain code (``[a-z0-9_]``, 40 at most) becomes ``site_error``."""
+    """Return a refusal of ``instruction``; a code with more in it than ``[a-z0-9_]`` becomes ``site_error``."""
     safe = code if _CODE.fullmatch(code) else "site_error"
-    run, round_, attempt = ("", 0, 0) if instruction is None else (instruction.run, instruction.round, instruction.attempt)
+    run, round_, attempt = (
+        ("", 0, 0) if instruction is None else (instruction.run, instruction.round, instruction.attempt)
+    )
     return _record({"refused": safe, "run": run, "round": round_, "attempt": attempt}, None)
 
 
@@ -113,7 +116,8 @@ def hello_record(site: str = "") -> RecordDict:
 
 def read_hello(record: RecordDict) -> str:
     """Return the site name a node gives; raises MalformedRecord where it gives none."""
-    return _field(_head(record), "site", str)
+    site: str = _field(_head(record), "site", str)
+    return site
 
 
 def _record(head: Mapping[str, Any], weights: Weights | None) -> RecordDict:

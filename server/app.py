@@ -1,25 +1,22 @@
 """Flower ServerApp: the federation of one configuration over Flower's Grid."""
 
 import logging
-from collections.abc import Callable
 from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
 
 from adamss_fl.errors import AdamssError
 from client.paths import run_files
-from flwr.app import Context
-from flwr.serverapp import Grid, ServerApp
 from server.grid_sites import GridSites
 
 log = logging.getLogger("flwr")
 
-Progress = Callable[[str, int, int], None]
 
-
-def server_app(config: str = "", out: str = "", progress: Progress | None = None) -> ServerApp:
+def server_app(config: str = "", out: str = "") -> ServerApp:
     """Return the ServerApp.
 
     config, out : the run's configuration file and folder; where empty, Flower's run configuration gives them.
-    progress : called with (note, done, total).
     """
     app = ServerApp()
     given = {"config": config, "out": out}
@@ -35,7 +32,7 @@ def server_app(config: str = "", out: str = "", progress: Progress | None = None
             settings = load_config(files.config)
             names = [site.name for site in settings.sites]
             sites = GridSites(grid, names, float(run_config.get("join-seconds", 60)))
-            run_federation(settings, sites, files.out, progress=progress)
+            run_federation(settings, sites, files.out)
         except AdamssError as failure:
             log.error("%s", failure)
             raise

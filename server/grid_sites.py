@@ -1,25 +1,24 @@
 """The sites of a federation over Flower's Grid."""
 
 import logging
-import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from flwr.app import Message, RecordDict
+from flwr.app.constants import DEFAULT_TTL
+from flwr.serverapp import Grid
 
 from adamss_fl.errors import AdamssError
 from adamss_fl.federation.messages import Absence, Collected, Instruction, Reply
 from adamss_fl.federation.update import check_envelope
 from client import records
-from flwr.app import Message, RecordDict
-from flwr.app.constants import DEFAULT_TTL
-from flwr.serverapp import Grid
 
 log = logging.getLogger("adamss_fl.server")
 
 _POLL_SECONDS = (0.02, 0.2)
 """Shortest and longest pause between two looks for replies; each empty look lengthens the pause by a quarter."""
 
-_SITE_NAME = re.compile(r"[\w.-]{1,64}")
 _CLIENT_APP_RAISED, _CLIENT_APP_CRASHED = 2, 8
 
 
@@ -54,7 +53,7 @@ class GridSites:
         return tuple(sorted(self._nodes))
 
     def broadcast(self, instruction: Instruction, deadline_seconds: float | None = None) -> Collected:
-        """Send ``instruction`` to every site; collect replies until all are in or the deadline (None or 0: none) is over."""
+        """Send ``instruction`` to every site; collect replies until all are in or the deadline (0: none) is over."""
         deadline = deadline_seconds or None
         started = time.monotonic()
         message_type = records.MESSAGE_TYPES[instruction.kind]
@@ -123,29 +122,44 @@ class GridSites:
         if len(nodes) != len(expected):
             raise AdamssError(
                 f"the federation has {len(nodes)} nodes for {len(expected)} sites ({', '.join(expected)}); "
-                f"start it with {len(expected)} (for Flower's simulation: --federation-config 'num-supernodes={len(expected)}')"
+                f"give it as many (in Flower's simulation: --federation-config num-supernodes={len(expected)})"
             )
         self._nodes = {str(node): node for node in nodes}
         asked, absences = self._send(records.hello_record(), records.HELLO, "hello", join_seconds)
         met: dict[str, int] = {}
+        silent = ["unreachable"] * len(absences)
         for key, message in self._receive(asked, time.monotonic(), max(join_seconds, 1.0)):
-            name = nodes[int(key)] or _given_name(message)
-            if name in met:
-                raise AdamssError(f"two nodes give the site name {name}; each site may join once")
-            met[name] = int(key)
+            given = nodes[int(key)] or _given_name(message)
+            if given in met:
+                raise AdamssError(f"two nodes give the site name {given}; each site may join once")
+            if given in expected:
+                met[given] = int(key)
+            else:
+                silent.append(_why_nameless(message))
         if sorted(met) != list(expected):
-            missing = [name for name in expected if name not in met]
-            raise AdamssError(f"no node answers for the sites {', '.join(missing)} ({len(absences) + len(asked)} silent)")
+            missing = ", ".join(name for name in expected if name not in met)
+            causes = ", ".join(sorted({*silent, *(["deadline"] if asked else [])}))
+            raise AdamssError(f"no node answers for the sites {missing} ({causes})")
         return met
 
 
-def _given_name(message: Message) -> str:
-    """Return the site name in the answer to a hello; a name no site may have where there is none."""
+def _why_nameless(message: Message) -> str:
+    """Return why a node gave no expected name, as a code."""
+    if message.has_error():
+        return "site_error"
     try:
-        name = records.read_hello(message.content) if message.has_content() else ""
+        answer = records.read_answer(message.content)
     except records.MalformedRecord:
-        name = ""
-    return name if _SITE_NAME.fullmatch(name) else f"node {message.metadata.src_node_id}"
+        return "another name"
+    return answer.code if isinstance(answer, records.Refusal) else "another name"
+
+
+def _given_name(message: Message) -> str:
+    """Return the site name in the answer to a hello, empty where there is none."""
+    try:
+        return records.read_hello(message.content) if message.has_content() else ""
+    except records.MalformedRecord:
+        return ""
 
 
 def _judge(site: str, message: Message, instruction: Instruction) -> Reply | Absence:

@@ -19,6 +19,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from adamss_fl.errors import AdamssError, InputError
 
@@ -38,6 +39,9 @@ SetOption = Annotated[
 console = Console(stderr=True, highlight=False)
 """For people, on stderr; nothing that a program reads goes here."""
 
+WIDTH_OF_A_PIPE = 160
+"""Columns of tables where stdout is not a terminal."""
+
 SECONDS_BETWEEN_LINES = 10.0
 """How often progress prints a line where stderr is not a terminal."""
 
@@ -56,13 +60,13 @@ def emit(result: Mapping[str, Any], json: bool = False) -> None:
         sys.stdout.write(json_module.dumps(plain, allow_nan=False, ensure_ascii=False) + "\n")
         sys.stdout.flush()
         return
-    out = Console(file=sys.stdout, highlight=False)
-    scalars = {key: value for key, value in plain.items() if not isinstance(value, (dict, list))}
-    if scalars:
-        table = Table.grid(padding=(0, 2))
-        for key, value in scalars.items():
-            table.add_row(f"[bold]{_title(key)}[/bold]", _text(value))
-        out.print(table)
+    out = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    if not out.is_terminal:
+        out.width = WIDTH_OF_A_PIPE
+    scalars = {_title(key): _text(value) for key, value in plain.items() if not isinstance(value, (dict, list))}
+    indent = max(map(len, scalars), default=0) + 2
+    for title, text in scalars.items():
+        out.print(Text.assemble((title.ljust(indent), "bold"), text), soft_wrap=True)
     for key, value in plain.items():
         if isinstance(value, (dict, list)):
             _print_nested(out, key, value)
@@ -71,14 +75,13 @@ def emit(result: Mapping[str, Any], json: bool = False) -> None:
 def _print_nested(out: Console, key: str, value: dict[str, Any] | list[Any]) -> None:
     """Print a list of records or a mapping of records as a table, anything else as one line."""
     rows: list[Any] = value if isinstance(value, list) else [_row(name, item) for name, item in value.items()]
-    if not rows:
-        out.print(f"[bold]{_title(key)}[/bold]  none")
-        return
-    if not all(isinstance(row, dict) for row in rows):
-        out.print(f"[bold]{_title(key)}[/bold]  " + ", ".join(_text(row) for row in rows))
+    title = Text(_title(key), style="bold")
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        line = ", ".join(_text(row) for row in rows) if rows else "none"
+        out.print(Text.assemble(title, "  ", line), soft_wrap=True)
         return
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    table = Table(title=_title(key), title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(_title(column), overflow="fold")
     for row in rows:
@@ -95,7 +98,7 @@ def _title(key: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """One cell; square brackets are escaped so that rich takes none of them for markup."""
+    """One cell: figures to four digits."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -103,12 +106,10 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):
-        text = ", ".join(_text(item) for item in value)
-    elif isinstance(value, dict):
-        text = ", ".join(f"{key} {_text(item)}" for key, item in value.items())
-    else:
-        text = str(value)
-    return text.replace("[", r"\[") if not isinstance(value, (list, dict)) else text
+        return ", ".join(_text(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+    return str(value)
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ from adamss_fl.cohort.layouts import Arrays, Column, Endpoint, Layout, Table, he
 from adamss_fl.cohort.phantom import PhantomSummary, make_phantom
 from adamss_fl.cohort.phantom_hazard import Hazard, Term, Traits
 from adamss_fl.cohort.phantom_writing import read_truth
+from adamss_fl.cohort.quality import QualityReport, check_cohort
 from adamss_fl.cohort.reading import load_cohort
 from adamss_fl.cohort.records import Cohort, Patient, Problem
 from adamss_fl.cohort.settings import CohortSettings, SplitSettings
@@ -20,11 +21,13 @@ __all__ = [
     "Patient",
     "PhantomSummary",
     "Problem",
+    "QualityReport",
     "Split",
     "SplitSettings",
     "Table",
     "Term",
     "Traits",
+    "check_cohort",
     "hecktor2022",
     "load_cohort",
     "make_phantom",

@@ -43,7 +43,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Arrays:
-    """Names of the arrays in a patient's ``.npz`` archive, and their voxel spacing (D, H, W), which it does not hold."""
+    """Names of the arrays in a patient's ``.npz`` archive, and the voxel spacing (D, H, W) that it does not hold."""
 
     pet: str
     ct: str
@@ -57,6 +57,7 @@ class Layout:
     """One way to keep a cohort on disk.
 
     pet, ct, mask : candidate path patterns below the cohort's folder; ``{id}`` stands for the patient identifier.
+        A file belongs to the first pattern that it matches, so the most particular one comes first.
     mask_labels : voxel values of the primary tumour (GTVp) and of the nodes (GTVn) in a label image.
     arrays : set where ``pet``, ``ct`` and ``mask`` are one ``.npz`` archive per patient.
     """
@@ -92,7 +93,7 @@ def hecktor2022() -> Layout:
         name="hecktor2022",
         pet=("imagesTr/{id}__PT.nii.gz", "imagesTr/{id}_PT.nii.gz"),
         ct=("imagesTr/{id}__CT.nii.gz", "imagesTr/{id}_CT.nii.gz"),
-        mask=("labelsTr/{id}.nii.gz", "labelsTr/{id}_.nii.gz", "labelsTr/{id}__.nii.gz"),
+        mask=("labelsTr/{id}__.nii.gz", "labelsTr/{id}_.nii.gz", "labelsTr/{id}.nii.gz"),
         endpoint=Endpoint(
             table=Table(("hecktor2022_endpoint_training.csv", "hecktor2022_patient_endpoint_training.csv")),
             time="RFS",

@@ -1,4 +1,4 @@
-"""Phantom hospitals: synthetic PET/CT cohorts whose hazard is known, so that a C-index can be held against the truth."""
+"""Phantom hospitals: synthetic PET/CT cohorts whose hazard is known, to hold a C-index against."""
 
 import math
 import os
@@ -34,7 +34,7 @@ TRAITS, SCANNER, IMAGES = 0, 1, 2
 
 @dataclass(frozen=True)
 class PhantomSummary:
-    """What ``make_phantom`` wrote: numbers of sites, patients and events, censored share, and the hospitals' folders."""
+    """What ``make_phantom`` wrote: sites, patients, events, share of censored patients, the hospitals' folders."""
 
     sites: int
     patients: int
@@ -55,8 +55,8 @@ def make_phantom(
 ) -> PhantomSummary:
     """Write ``sites`` hospitals of ``patients`` each on average below ``out``, in HECKTOR 2022's layout.
 
-    ``out/hospital-1`` ... hold the cohorts, ``out/truth`` what only the maker knows (``read_truth``). The same arguments
-    give the same bytes, whatever ``workers`` is; ``out`` appears only when it is complete.
+    ``out/hospital-1`` ... hold the cohorts, ``out/truth`` what only the maker knows (``read_truth``). The same
+    arguments give the same bytes, whatever ``workers`` is; ``out`` appears only when it is complete.
 
     size : voxels a side of the CT at the reference spacing (the field of view is 128 mm whatever the size).
     progress : called with (patient, done, total) after each patient.
@@ -104,11 +104,8 @@ def make_phantom(
 
 
 def _check(out: Path, sites: int, patients: int, size: int) -> None:
-    for name, value, least in (
-        ("sites", sites, 1),
-        ("patients", patients, FEWEST_PATIENTS),
-        ("size", size, SMALLEST_SIZE),
-    ):
+    limits = {"sites": (sites, 1), "patients": (patients, FEWEST_PATIENTS), "size": (size, SMALLEST_SIZE)}
+    for name, (value, least) in limits.items():
         if value < least:
             raise InputError(f"phantom: {name} is {value}; it must be at least {least}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -157,9 +154,8 @@ def _write_patient(
     fine, coarse = ct_grid(profile, size), pet_grid(profile)
     anatomy = make_anatomy(rng, patient.traits, fine)
     folder = out / patient.site
-    write_volume(
-        folder / "imagesTr" / f"{patient.id}__PT.nii.gz", acquire_pet(rng, anatomy, fine, coarse, profile), coarse
-    )
-    write_volume(folder / "imagesTr" / f"{patient.id}__CT.nii.gz", acquire_ct(rng, anatomy, profile), fine)
+    pet, ct = acquire_pet(rng, anatomy, fine, coarse, profile), acquire_ct(rng, anatomy, profile)
+    write_volume(folder / "imagesTr" / f"{patient.id}__PT.nii.gz", pet, coarse)
+    write_volume(folder / "imagesTr" / f"{patient.id}__CT.nii.gz", ct, fine)
     write_volume(folder / "labelsTr" / f"{patient.id}.nii.gz", anatomy.label, fine)
     return patient.id

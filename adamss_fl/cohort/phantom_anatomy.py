@@ -17,9 +17,9 @@ Volume = NDArray[np.float32]
 FIELD_OF_VIEW_MM = 128.0
 AIR_HU, FAT_HU, MUSCLE_HU, BONE_HU, LESION_HU = -1000.0, -100.0, 50.0, 450.0, 100.0
 AIR_SUV, FAT_SUV, MUSCLE_SUV, BONE_SUV = 0.05, 0.35, 1.1, 1.3
-NECROSIS_HU = 75.0  # how far a fully necrotic part falls below LESION_HU
+NECROSIS_HU = 130.0  # how far a fully necrotic part falls below LESION_HU
 SURFACE_ROUGHNESS = 0.2  # sd of the tumour's surface, in radii
-NODE_RADIUS_MM = (7.0, 11.0)
+NODE_RADIUS_MM = (8.0, 11.0)
 NODE_LEVELS = ((-50.0, 8.0), (-27.0, -4.0), (-4.0, 10.0), (19.0, -2.0))  # (z, y) of the lymph node chain, both sides
 NODE_SIDE_MM = 40.0
 # Paired (z, y, x), radius range and SUV range of uptake that is no disease and has no contrast on CT.
@@ -62,7 +62,7 @@ class Anatomy:
 
 
 def smooth_noise(rng: np.random.Generator, grid: Grid, length_mm: float) -> Volume:
-    """A smooth random field (D, H, W) of mean 0 and sd 1: cubic B-splines on a lattice of normals ``length_mm`` apart."""
+    """A smooth random field (D, H, W), mean 0 and sd 1: cubic B-splines on normals ``length_mm`` apart."""
     half = FIELD_OF_VIEW_MM / 2
     knots = math.ceil(2 * half / length_mm) + 4
     field = rng.standard_normal((knots, knots, knots)).astype(np.float32)
@@ -125,7 +125,7 @@ def _normal_tissue(rng: np.random.Generator, grid: Grid) -> tuple[Volume, Volume
 def _ellipsoid(grid: Grid, centre: tuple[float, float, float], semi_axes: tuple[float, float, float]) -> Volume:
     """Distance from ``centre`` in units of ``semi_axes``: 1 on the surface."""
     squares = [((a - c) / r) ** 2 for a, c, r in zip(grid.axes(), centre, semi_axes, strict=True)]
-    return np.sqrt(squares[0] + squares[1] + squares[2]).astype(np.float32)
+    return np.asarray(np.sqrt(squares[0] + squares[1] + squares[2]), dtype=np.float32)
 
 
 def _add_hot_spots(rng: np.random.Generator, grid: Grid, suv: Volume, inside: NDArray[np.bool_]) -> None:
@@ -160,8 +160,7 @@ def _add_primary(
     level[~inside] = np.inf
     voxels = max(round(traits.volume_ml / grid.voxel_ml), 1)
     tumour = level <= np.partition(level.ravel(), voxels - 1)[voxels - 1]
-    necrosis = 0.7 * np.clip(1.15 - distance[tumour], 0, 1)
-    necrosis += 0.45 * np.clip(0.3 + smooth_noise(rng, grid, 10.0)[tumour], 0, 1.5)
+    necrosis = 1.4 * np.clip(1.0 - distance[tumour], 0, 1) + 0.35 * smooth_noise(rng, grid, 12.0)[tumour]
     necrosis = np.clip(necrosis, 0, 1) * np.float32(traits.heterogeneity)
     suv[tumour] = np.float32(traits.peak_suv) * (1 - necrosis)
     hu[tumour] = LESION_HU - NECROSIS_HU * necrosis

@@ -40,7 +40,7 @@ PROFILES = (
 
 
 def site_profile(index: int, rng: np.random.Generator) -> SiteProfile:
-    """Profile of site ``index`` (from 0): the first three are written down, further ones are drawn from the same ranges."""
+    """Profile of site ``index`` (from 0): three are written down, further ones are drawn from the same ranges."""
     if index < len(PROFILES):
         return PROFILES[index]
     pet, ct = rng.uniform(3.3, 4.3), rng.uniform(0.95, 1.08)
@@ -86,7 +86,7 @@ def acquire_pet(rng: np.random.Generator, anatomy: Anatomy, source: Grid, target
     correlated = gaussian_filter(white, 0.7, mode="wrap", truncate=3.0)
     noise = correlated * np.float32(profile.noise / correlated.std()) * np.sqrt(np.clip(field, 0.05, None))
     # Two decimals, as a scanner's rescaled integers have: it also halves the files.
-    return np.round(np.clip(profile.gain * (field + noise), 0, None), 2).astype(np.float32)
+    return np.asarray(np.round(np.clip(profile.gain * (field + noise), 0, None), 2), dtype=np.float32)
 
 
 def acquire_ct(rng: np.random.Generator, anatomy: Anatomy, profile: SiteProfile) -> NDArray[np.int16]:
@@ -96,10 +96,10 @@ def acquire_ct(rng: np.random.Generator, anatomy: Anatomy, profile: SiteProfile)
     noise = rng.standard_normal(anatomy.hu.shape).astype(np.float32)
     raw = gaussian_filter(anatomy.hu, 0.4, mode="nearest", truncate=2.0) + profile.ct_noise_hu * noise
     smooth = gaussian_filter(raw, 0.8, mode="nearest", truncate=2.0)
-    return np.clip(np.rint(raw + profile.ct_sharpness * (raw - smooth)), AIR_HU - 24, 3071).astype(np.int16)
+    return np.asarray(np.clip(np.rint(raw + profile.ct_sharpness * (raw - smooth)), AIR_HU - 24, 3071), dtype=np.int16)
 
 
 def _linear_weights(have: Volume, want: Volume) -> Volume:
     """Matrix (len(want), len(have)) of linear interpolation between even coordinates, constant beyond the ends."""
     position = np.clip((want - have[0]) / (have[1] - have[0]), 0, len(have) - 1)
-    return np.clip(1 - np.abs(position[:, None] - np.arange(len(have))[None, :]), 0, None).astype(np.float32)
+    return np.asarray(np.clip(1 - np.abs(position[:, None] - np.arange(len(have))), 0, None), dtype=np.float32)

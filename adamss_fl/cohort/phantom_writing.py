@@ -1,6 +1,7 @@
 """Files of the phantom hospitals: NIfTI volumes, HECKTOR's two CSV files, and the truth beside the hospitals."""
 
 import csv
+import importlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -33,7 +34,7 @@ class PhantomPatient:
 
 def write_volume(path: Path, voxels: NDArray[Any], grid: Grid) -> None:
     """Write (D, H, W) ``voxels`` as NIfTI, with the centre of ``grid`` at the scanner's origin."""
-    import SimpleITK as sitk
+    sitk: Any = importlib.import_module("SimpleITK")  # it has no types
 
     image = sitk.GetImageFromArray(voxels)
     image.SetSpacing(tuple(reversed(grid.spacing_mm)))
@@ -107,9 +108,7 @@ def read_truth(out: Path) -> dict[str, float]:
     """
     path = Path(out) / TRUTH / "patients.csv"
     if not path.is_file():
-        raise InputError(
-            f"{path}: not found, so the true hazards are unknown; make the phantom with `adamss-fl phantom`"
-        )
+        raise InputError(f"{path}: not found, so true hazards are unknown; make a phantom with `adamss-fl phantom`")
     with path.open(newline="", encoding="utf-8") as file:
         return {row["PatientID"]: float(row["log_hazard"]) for row in csv.DictReader(file)}
 

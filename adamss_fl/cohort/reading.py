@@ -22,7 +22,7 @@ def load_cohort(path: Path | str, layout: str | Layout = "hecktor2022", name: st
     layout : name of a registered ``cohort_layout``, or a ``Layout``.
     name : the cohort's name, by default the folder's.
 
-    Whoever lacks PET, CT or all images is left out and named in ``Cohort.problems``. A patient with blank endpoint stays,
+    Whoever lacks PET, CT or both is left out and named in ``Cohort.problems``. A patient with a blank endpoint stays,
     with time and event None.
 
     Raises ``InputError`` where the folder or its endpoint table is missing, there is no patient with images, an
@@ -38,9 +38,7 @@ def load_cohort(path: Path | str, layout: str | Layout = "hecktor2022", name: st
     clinical_file, clinical_rows = _read_table(root, layout.clinical_table, required=False)
     complete = sorted(pet.keys() & ct.keys())
     if not complete:
-        raise InputError(
-            f"{root}: no patient with PET ({layout.pet[0]}) and CT ({layout.ct[0]}); check path and layout"
-        )
+        raise InputError(f"{root}: no patient with PET ({layout.pet[0]}) and CT ({layout.ct[0]}); mend path or layout")
     patients = []
     for patient_id in complete:
         time_days, event = _endpoint(layout.endpoint, endpoint_file, endpoint_rows.get(patient_id), pet[patient_id])
@@ -90,9 +88,7 @@ def _read_table(root: Path, table: Table | None, *, required: bool) -> tuple[Pat
     path = next((root / name for name in table.files if (root / name).is_file()), None)
     if path is None:
         if required:
-            raise InputError(
-                f"{root}: there is no {' or '.join(table.files)}; put the file there or choose another layout"
-            )
+            raise InputError(f"{root}: there is no {' or '.join(table.files)}; put it there or choose another layout")
         return root / table.files[0], {}
     rows: dict[str, dict[str, str]] = {}
     try:
@@ -101,7 +97,7 @@ def _read_table(root: Path, table: Table | None, *, required: bool) -> tuple[Pat
             column = next((c for c in table.id_columns if c in (reader.fieldnames or ())), None)
             if column is None:
                 raise InputError(
-                    f"{path}: there is no column {' or '.join(table.id_columns)}; name the identifier's column so"
+                    f"{path}: there is no column {' or '.join(table.id_columns)}; rename the identifiers' column"
                 )
             for raw in reader:
                 row = {key: _present(value, table) for key, value in raw.items() if isinstance(key, str)}
@@ -152,9 +148,7 @@ def _archive_endpoint(archive: Path, endpoint: Endpoint) -> dict[str, str]:
         with np.load(archive, allow_pickle=False) as arrays:
             return {key: _scalar(arrays[key]) for key in (endpoint.time, endpoint.event) if key in arrays}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{archive}: cannot be read as an .npz archive of plain arrays ({error}); write it anew"
-        ) from error
+        raise InputError(f"{archive}: not an .npz archive of plain arrays ({error}); write it anew") from error
 
 
 def _scalar(array: Any) -> str:
@@ -185,19 +179,17 @@ def _clinical(layout: Layout, file: Path, patient_id: str, row: Row) -> dict[str
         else:
             number = _number(text)
             if number is None:
-                raise InputError(
-                    f"{file}: patient {patient_id}: {canonical} is {text!r}; it must be a number, or blank where unknown"
-                )
+                raise InputError(f"{file}: patient {patient_id}: {canonical} is {text!r}; it must be a number or blank")
             values[canonical] = number
     return values
 
 
 def _left_out(pet: Mapping[str, Path], ct: Mapping[str, Path], listed: set[str]) -> tuple[Problem, ...]:
     """One problem for each patient without PET, without CT, or in a table without any image."""
-    missing = {i: ("no_pet", "left out: there is a CT but no PET") for i in ct.keys() - pet.keys()}
-    missing |= {i: ("no_ct", "left out: there is a PET but no CT") for i in pet.keys() - ct.keys()}
-    missing |= {
-        i: ("no_images", "left out: listed in a table, but there is neither PET nor CT")
-        for i in listed - pet.keys() - ct.keys()
-    }
-    return tuple(Problem(patient_id, *missing[patient_id]) for patient_id in sorted(missing))
+    reasons = (
+        (ct.keys() - pet.keys(), "no_pet", "left out: there is a CT but no PET"),
+        (pet.keys() - ct.keys(), "no_ct", "left out: there is a PET but no CT"),
+        (listed - pet.keys() - ct.keys(), "no_images", "left out: listed in a table, but there is neither PET nor CT"),
+    )
+    problems = (Problem(patient_id, code, text) for ids, code, text in reasons for patient_id in ids)
+    return tuple(sorted(problems, key=lambda problem: problem.patient))

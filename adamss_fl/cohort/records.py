@@ -24,7 +24,7 @@ class Patient:
     id, site : identifier within the cohort, and the cohort's name.
     pet, ct : image files (the same file where a layout keeps both in one archive).
     mask : label file of the primary tumour and the nodes, or None.
-    time_days, event : days to the event or to the end of follow-up, and 1 or 0; both None where the endpoint is unknown.
+    time_days, event : days to the event or the end of follow-up, and 1 or 0; both None where unknown.
     clinical : canonical name (``age_years``, ``hpv``, ...) -> value; None where it is missing.
     """
 

@@ -21,9 +21,7 @@ class SplitSettings:
             if not 0 <= value < 1:
                 raise ValueError(f"{name} is {value}; it must be a fraction in [0, 1)")
         if self.test + self.validation >= 1:
-            raise ValueError(
-                f"test + validation is {self.test + self.validation}; it must be below 1, to leave patients to train on"
-            )
+            raise ValueError(f"test + validation is {self.test + self.validation}; it must be below 1")
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ def arms_of(sites: Sequence[str], out: Path) -> list[Arm]:
     folder = out / "arms"
     names = tuple(sorted(sites))
     local = [Arm(f"local:{name}", "local", folder / f"local-{name}", (name,)) for name in names]
-    return [Arm("federated", "federated", folder / "federated", names), Arm(POOLED, "pooled", folder / POOLED, names)] + local
+    federated = Arm("federated", "federated", folder / "federated", names)
+    return [federated, Arm(POOLED, "pooled", folder / POOLED, names), *local]
 
 
 def centralized(task: Task) -> Task:

@@ -1,6 +1,7 @@
 """Example patients for the report's slices, chosen by rule so that they flatter nobody."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ _PERCENTILES = (75, 50, 25)
 
 
 def save_examples(
-    path: Path, task: Task, segmentation_weights: Weights, samples: list[Sample], found: Predictions
+    path: Path, task: Task, segmentation_weights: Weights, samples: Sequence[Sample], found: Predictions
 ) -> None:
     """Write images and outlines of the patients at the 75th, 50th and 25th percentile of tumour DSC, without names.
 

@@ -58,7 +58,9 @@ class Predictions:
             with np.load(path, allow_pickle=False) as arrays:
                 return cls(**{name: arrays[name] for name in _FIELDS})
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{path}: holds no predictions ({type(error).__name__}); evaluate the run again") from error
+            raise InputError(
+                f"{path}: holds no predictions ({type(error).__name__}); evaluate the run again"
+            ) from error
 
     def subset(self, chosen: NDArray[Any]) -> Predictions:
         """The patients that a boolean or index array (N,) chooses."""
@@ -101,9 +103,7 @@ def predict(
 def join(parts: Sequence[Predictions]) -> Predictions:
     """Predictions of several groups of patients under the same time bins as one."""
     arrays: Mapping[str, Any] = {
-        name: parts[0].edges_days
-        if name == "edges_days"
-        else np.concatenate([getattr(part, name) for part in parts])
+        name: parts[0].edges_days if name == "edges_days" else np.concatenate([getattr(part, name) for part in parts])
         for name in _FIELDS
     }
     return Predictions(**arrays)

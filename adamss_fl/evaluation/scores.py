@@ -1,5 +1,6 @@
 """Figures of predictions: C-index with interval and pairs, DSC per map, overall and per site."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from adamss_fl.evaluation.predictions import Predictions
 from adamss_fl.federation.merging import MAPS, dsc_or_none
 from adamss_fl.survival import NoComparablePairs, bootstrap_interval, concordance
+from adamss_fl.survival.calibration import calibration, survival_at
 
 
 def score(predictions: Predictions, bootstrap: int, seed: int) -> dict[str, Any]:
@@ -38,3 +40,17 @@ def score_with_sites(predictions: Predictions, bootstrap: int, seed: int) -> dic
         for site in np.unique(predictions.site)
     }
     return figures
+
+
+def calibration_figures(predictions: Predictions, groups: int) -> dict[str, Any] | None:
+    """Predicted against observed (Kaplan-Meier) survival at the median event time, by groups of predicted survival.
+
+    None where there is no event.
+    """
+    p = predictions
+    if not p.event.any():
+        return None
+    horizon = float(min(np.median(p.time_days[p.event == 1]), p.edges_days[-1]))
+    predicted = survival_at(p.survival, p.edges_days, horizon)
+    found = calibration(p.time_days, p.event, predicted, horizon, groups)
+    return {"horizon_days": horizon, "groups": [asdict(group) for group in found]}

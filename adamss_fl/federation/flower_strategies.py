@@ -84,11 +84,13 @@ class FlowerStrategy:
             merged = {name: arrays[name].numpy().astype(before[name].dtype) for name in names}
         for name, array in merged.items():
             if not np.isfinite(array).all():
-                raise AdamssError(f"flower:{self.name} made {name} non-finite in round {round}; lower its learning rate")
+                raise AdamssError(
+                    f"flower:{self.name} made {name} non-finite in round {round}; lower its learning rate"
+                )
         return merged
 
     def state(self) -> "Weights":
-        """Return what the strategy keeps between rounds: ``m_t/<tensor>``, ``v_t/<tensor>``, ``momentum_vector/<i>``."""
+        """Return what the strategy keeps: ``m_t/<tensor>``, ``v_t/<tensor>``, ``momentum_vector/<number>``."""
         kept: Weights = {}
         for attribute in _LIKE_CURRENT:
             value = getattr(self._strategy, attribute, None)
@@ -115,7 +117,9 @@ class FlowerStrategy:
     def _check_enough(self, sites: int) -> None:
         """Krum scores by the n - f - 2 nearest (Blanchard et al. 2017: n >= 2f + 3), Bulyan needs n >= 4f + 3."""
         malicious = self._settings.get("num_malicious_nodes", 0)
-        needed = {"Krum": 2 * malicious + 3, "MultiKrum": 2 * malicious + 3, "Bulyan": 4 * malicious + 3}.get(self.name, 1)
+        needed = {"Krum": 2 * malicious + 3, "MultiKrum": 2 * malicious + 3, "Bulyan": 4 * malicious + 3}.get(
+            self.name, 1
+        )
         if sites < needed:
             raise AdamssError(
                 f"flower:{self.name} with num_malicious_nodes {malicious} needs {needed} sites, and {sites} answered"
@@ -128,14 +132,16 @@ def flower_strategy(strategy: str, **settings: Any) -> FlowerStrategy:
     strategy : a key of ``USABLE``.
     settings : the strategy's own aggregation settings, by Flower's names.
 
-    Raises InputError where the strategy is unknown or not usable, or a setting is unknown, of the wrong type or refused.
+    Raises InputError where the strategy is unknown or not usable, or a setting is unknown or refused.
     """
     if strategy not in USABLE:
         why = f" is not usable: {UNUSABLE[strategy]}" if strategy in UNUSABLE else " is not one of Flower's strategies"
         raise InputError(f"flower:{strategy}{why}; usable are {', '.join(USABLE)}")
     for key, value in settings.items():
         if strategy == "FedProx":
-            raise InputError("flower:FedProx aggregates as FedAvg; its proximal term is a site's: set proximal_mu of a stage")
+            raise InputError(
+                "flower:FedProx aggregates as FedAvg; its proximal term is a site's: set proximal_mu of a stage"
+            )
         if key not in USABLE[strategy]:
             known = ", ".join(USABLE[strategy]) or "none"
             raise InputError(f"flower:{strategy} has no setting {key!r}; its settings are: {known}")
@@ -173,7 +179,8 @@ def _quiet() -> Iterator[None]:
 
 def _train_reply(node: int, names: Sequence[str], part: "Contribution") -> Any:
     """Return the message that the site's train reply would have been."""
-    from flwr.app import Array, ArrayRecord, Message, Metadata, MetricRecord, RecordDict
+    from flwr.app import Array, ArrayRecord, Metadata, MetricRecord, RecordDict
+    from flwr.app.message import make_message
 
     content = RecordDict(
         {
@@ -192,4 +199,4 @@ def _train_reply(node: int, names: Sequence[str], part: "Contribution") -> Any:
         ttl=1.0,
         message_type="train",
     )
-    return Message(content=content, metadata=metadata)
+    return make_message(metadata, content)

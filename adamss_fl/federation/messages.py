@@ -1,7 +1,7 @@
 """What passes between the server and a site, free of any transport.
 
-An :class:`Instruction` goes out, a :class:`Reply` or an :class:`Absence` comes back. :class:`Sites` is the set of sites as
-the server sees it; ``LocalSites`` (this process) and ``server`` (Flower's Grid) implement it.
+An :class:`Instruction` goes out, a :class:`Reply` or an :class:`Absence` comes back. :class:`Sites` is the set of sites
+as the server sees it; ``LocalSites`` (this process) and ``server`` (Flower's Grid) implement it.
 """
 
 from collections.abc import Mapping

@@ -111,4 +111,3 @@ class RoundPlan:
 def _describe_block(block: BlockSettings) -> str:
     amount, unit = (block.epochs, "epoch") if block.epochs is not None else (block.steps, "step")
     return f"{block.rounds} x {' + '.join(block.stages)} ({amount} {unit}{'s' if amount != 1 else ''})"
-

@@ -93,9 +93,7 @@ def _rounds(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog
         GroupedAggregation(task.federation, groups),
         checkpoints,
         events,
-        RunIdentity(
-            start.state["run"], tuple(start.state["edges_days"]), fingerprint=fingerprint(task, sites.names)
-        ),
+        RunIdentity(start.state["run"], tuple(start.state["edges_days"]), fingerprint=fingerprint(task, sites.names)),
         task.validate_every,
     )
 

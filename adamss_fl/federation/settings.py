@@ -32,7 +32,8 @@ class PluginSettings:
 class FederationSettings:
     """Who must answer, by when, and how answers become one model.
 
-    min_sites : quorum; a round with fewer accepted replies is not aggregated and the run stops with the last good model.
+    min_sites : quorum; with fewer accepted replies a round is not aggregated, and the run stops with the last good
+        model.
     deadline_seconds : how long a round waits for replies; 0 waits for ever.
     attempts : how often a round is sent again when its quorum fails.
     aggregator : rule of every group that ``groups`` does not name.

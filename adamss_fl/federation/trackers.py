@@ -16,8 +16,8 @@ _HEAD = ("time", "kind", "round", "site")
 def figures_of(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """Yield every number of an event as (name, value), nested ones under names joined by dots.
 
-    ``{"loss": {"dice": 0.5}, "gates": [0.4, 0.6]}`` gives ``loss.dice``, ``gates.0``, ``gates.1``. Texts, flags and nulls
-    are no figures.
+    ``{"loss": {"dice": 0.5}, "gates": [0.4, 0.6]}`` gives ``loss.dice``, ``gates.0``, ``gates.1``. Texts, flags and
+    nulls are no figures.
     """
     for key, value in record.items():
         if key not in _HEAD:

@@ -1,10 +1,11 @@
 """Prepared arrays on disk, valid only for the settings and the source files that made them.
 
-An entry is ``PATIENT-KEY.image.npy``, ``PATIENT-KEY.mask.npy`` (where there is a mask) and ``PATIENT-KEY.json``, which is
-written last and holds the checksums of the other two: an entry without it, or that does not agree with it, is made anew.
+An entry is ``PATIENT-KEY.image.npy``, ``PATIENT-KEY.mask.npy`` (where there is a mask) and ``PATIENT-KEY.json``, which
+is written last and holds the checksums of the other two. An entry that lacks it or disagrees with it is made anew.
 """
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -55,7 +56,7 @@ class SampleCache:
         return _read(stem) or (image, mask)
 
     def key(self, patient: "Patient") -> str:
-        """SHA-256 of everything that decides the arrays: settings, format, and the source files' name, size and time."""
+        """SHA-256 of all that decides the arrays: settings, format, and the source files' name, size and time."""
         sources: list[list[str | int]] = []
         for path in (patient.pet, patient.ct, patient.mask):
             if path is not None:
@@ -73,9 +74,7 @@ def _size_and_time(path: Path, patient: str) -> tuple[int, int]:
     try:
         status = path.stat()
     except OSError as error:
-        raise InputError(
-            f"patient {patient}: {path}: there is no such file; restore it or leave the patient out"
-        ) from error
+        raise InputError(f"patient {patient}: {path}: no such file; restore it or leave the patient out") from error
     return status.st_size, status.st_mtime_ns
 
 
@@ -96,20 +95,22 @@ def _read(stem: Path) -> Arrays | None:
 
 def _read_array(path: Path, checksum: int) -> Any:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if zlib.crc32(array) != checksum:
+    if _checksum(array) != checksum:
         raise ValueError(f"{path} does not agree with its checksum")
     return array
 
 
+def _checksum(array: NDArray[Any]) -> int:
+    return zlib.crc32(array.data)
+
+
 def _write_array(path: Path, array: NDArray[Any]) -> int:
     """Write ``array`` whole or not at all; returns the CRC-32 of its voxels."""
-    import io
-
     array = np.ascontiguousarray(array)
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     _write(path, buffer.getbuffer())
-    return zlib.crc32(array)
+    return _checksum(array)
 
 
 def _write(path: Path, content: bytes | memoryview) -> None:

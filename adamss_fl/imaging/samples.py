@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from adamss_fl.errors import InputError
 from adamss_fl.imaging.cache import SampleCache
 from adamss_fl.imaging.settings import ImagingSettings
 from adamss_fl.imaging.volumes import (
+    Image,
     check_volume,
     field_of_view,
     overlap,
@@ -25,8 +27,6 @@ from adamss_fl.imaging.volumes import (
 )
 
 if TYPE_CHECKING:
-    import SimpleITK as sitk
-
     from adamss_fl.cohort.layouts import Layout
     from adamss_fl.cohort.records import Cohort, Patient
 
@@ -37,7 +37,8 @@ NO_EVENT_KNOWN = -1
 class Sample:
     """One patient as the network sees it.
 
-    image : float32 (2, D, H, W): PET and CT scaled to [0, 1], 0 is background. mask : uint8 (2, D, H, W): GTVp and GTVn.
+    image : float32 (2, D, H, W): PET and CT scaled to [0, 1], 0 is background.
+    mask : uint8 (2, D, H, W): GTVp and GTVn.
     has_mask : False where the patient has no label file; ``mask`` is then all zero and says nothing.
     time_days, event : NaN and -1 where the endpoint is unknown.
     """
@@ -55,10 +56,10 @@ class Sample:
 class Volumes:
     """A patient's images as read: PET in SUV, CT in HU, and the two masks as images of 0 and 1 (or None)."""
 
-    pet: "sitk.Image"
-    ct: "sitk.Image"
-    primary: "sitk.Image | None" = None
-    nodes: "sitk.Image | None" = None
+    pet: Image
+    ct: Image
+    primary: Image | None = None
+    nodes: Image | None = None
 
 
 def prepare_cohort(
@@ -76,7 +77,7 @@ def prepare_cohort(
     cache = SampleCache(Path(cache_dir), settings)
     samples = []
     for done, patient in enumerate(cohort.patients, start=1):
-        image, mask = cache.get_or_make(patient, lambda p=patient: prepare_arrays(p, cohort.layout, settings))
+        image, mask = cache.get_or_make(patient, partial(prepare_arrays, patient, cohort.layout, settings))
         samples.append(
             Sample(
                 patient_id=patient.id,

@@ -1,21 +1,22 @@
 """One volume: reading it from disk, checking it, and resampling it to the configured grid."""
 
+import itertools
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adamss_fl.errors import InputError
+from adamss_fl.imaging.nifti import has_non_finite
 from adamss_fl.imaging.settings import ImagingSettings
 
-if TYPE_CHECKING:
-    import SimpleITK as sitk
-
 Float = NDArray[np.float32]
+Image = Any  # a SimpleITK.Image; SimpleITK has no types
 
 
 @dataclass(frozen=True)
@@ -31,31 +32,42 @@ class Box:
         return tuple((a + b) / 2 for a, b in zip(self.low, self.high, strict=True))
 
 
-def read_volume(path: Path, patient: str, what: str) -> "sitk.Image":
+def simpleitk() -> Any:
+    """SimpleITK, imported on first use: it is heavy, and has no types."""
+    import SimpleITK
+
+    return SimpleITK
+
+
+def read_volume(path: Path, patient: str, what: str) -> Image:
     """Read a 3D image (NIfTI or anything else that SimpleITK reads) as float32.
 
-    Raises ``InputError`` naming the patient and the file where it is missing, unreadable or not 3D.
+    Raises ``InputError`` naming the patient and the file where it is missing, unreadable, not
+    3D, or (NIfTI, where SimpleITK would read 0) has voxels that are not finite.
     """
-    import SimpleITK as sitk
+    sitk = simpleitk()
 
     where = f"patient {patient}: {what} {path}"
     if not path.is_file():
         raise InputError(f"{where}: there is no such file; restore it or leave the patient out")
     try:
         image = sitk.ReadImage(str(path), sitk.sitkFloat32)
-    except RuntimeError as error:
+        non_finite = path.name.endswith((".nii", ".nii.gz")) and has_non_finite(path)
+    except (RuntimeError, OSError, EOFError, zlib.error) as error:
         raise InputError(f"{where}: cannot be read as an image; convert it anew or leave the patient out") from error
+    if non_finite:
+        raise InputError(f"{where}: has voxels that are NaN or infinite; convert it anew or leave the patient out")
     if image.GetDimension() != 3:
         raise InputError(f"{where}: has {image.GetDimension()} dimensions, not 3; convert it anew")
     return image
 
 
-def read_arrays(path: Path, names: Sequence[str], spacing_mm: Sequence[float], patient: str) -> dict[str, "sitk.Image"]:
+def read_arrays(path: Path, names: Sequence[str], spacing_mm: Sequence[float], patient: str) -> dict[str, Image]:
     """Arrays (D, H, W) of an .npz archive as float32 images at ``spacing_mm``, all on one grid.
 
     An absent array is absent from the result. Pickled objects are refused. Raises ``InputError`` naming the patient.
     """
-    import SimpleITK as sitk
+    sitk = simpleitk()
 
     where = f"patient {patient}: {path}"
     images = {}
@@ -74,9 +86,9 @@ def read_arrays(path: Path, names: Sequence[str], spacing_mm: Sequence[float], p
     return images
 
 
-def check_volume(image: "sitk.Image", patient: str, what: str) -> None:
+def check_volume(image: Image, patient: str, what: str) -> None:
     """Raise ``InputError`` where the volume is empty, has values that are not finite, or is constant."""
-    import SimpleITK as sitk
+    sitk = simpleitk()
 
     voxels = sitk.GetArrayViewFromImage(image)
     where = f"patient {patient}: {what}"
@@ -90,15 +102,10 @@ def check_volume(image: "sitk.Image", patient: str, what: str) -> None:
         raise InputError(f"{where} is constant ({low:g} in every voxel); convert it anew or leave the patient out")
 
 
-def field_of_view(image: "sitk.Image") -> Box:
+def field_of_view(image: Image) -> Box:
     """The smallest axis-aligned box round the image, voxel edges included."""
-    size = np.asarray(image.GetSize(), dtype=float)
-    corners = [
-        image.TransformContinuousIndexToPhysicalPoint(
-            [float(s - 0.5 if far else -0.5) for s, far in zip(size, ends, strict=True)]
-        )
-        for ends in np.ndindex(2, 2, 2)
-    ]
+    edges = [(-0.5, size - 0.5) for size in image.GetSize()]
+    corners = [image.TransformContinuousIndexToPhysicalPoint(corner) for corner in itertools.product(*edges)]
     return Box(tuple(np.min(corners, axis=0).tolist()), tuple(np.max(corners, axis=0).tolist()))
 
 
@@ -108,14 +115,14 @@ def overlap(pet: Box, ct: Box, patient: str) -> Box:
     high = tuple(min(a, b) for a, b in zip(pet.high, ct.high, strict=True))
     if any(a >= b for a, b in zip(low, high, strict=True)):
         raise InputError(
-            f"patient {patient}: PET and CT do not overlap in space; check their origins, or leave the patient out"
+            f"patient {patient}: PET and CT do not overlap in space; mend their origins or leave the patient out"
         )
     return Box(low, high)
 
 
-def target_grid(settings: ImagingSettings, centre: Sequence[float]) -> "sitk.Image":
+def target_grid(settings: ImagingSettings, centre: Sequence[float]) -> Image:
     """An empty image on the configured grid, axis-aligned, with its centre at ``centre`` (x, y, z) in mm."""
-    import SimpleITK as sitk
+    sitk = simpleitk()
 
     size, spacing = settings.grid[::-1], settings.spacing_mm[::-1]
     grid = sitk.Image(list(size), sitk.sitkUInt8)
@@ -124,9 +131,9 @@ def target_grid(settings: ImagingSettings, centre: Sequence[float]) -> "sitk.Ima
     return grid
 
 
-def resample(image: "sitk.Image", grid: "sitk.Image", padding: float, *, nearest: bool = False) -> NDArray[Any]:
+def resample(image: Image, grid: Image, padding: float, *, nearest: bool = False) -> NDArray[Any]:
     """The image on ``grid`` as an array (D, H, W): linear, or nearest neighbour; ``padding`` outside the image."""
-    import SimpleITK as sitk
+    sitk = simpleitk()
 
     interpolator = sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear
     moved = sitk.Resample(image, grid, sitk.Transform(), interpolator, padding, image.GetPixelID())
@@ -135,10 +142,10 @@ def resample(image: "sitk.Image", grid: "sitk.Image", padding: float, *, nearest
 
 def scale_pet(suv: NDArray[Any], settings: ImagingSettings) -> Float:
     """SUV to [0, 1]: 0 is background, 1 is ``pet_suv_max`` and above."""
-    return (np.clip(suv, 0.0, settings.pet_suv_max) / settings.pet_suv_max).astype(np.float32)
+    return np.asarray(np.clip(suv, 0.0, settings.pet_suv_max) / settings.pet_suv_max, dtype=np.float32)
 
 
 def scale_ct(hu: NDArray[Any], settings: ImagingSettings) -> Float:
     """HU to [0, 1]: 0 is the window's lower end and below (air), 1 its upper end and above."""
     low, high = settings.ct_hu_window
-    return ((np.clip(hu, low, high) - low) / (high - low)).astype(np.float32)
+    return np.asarray((np.clip(hu, low, high) - low) / (high - low), dtype=np.float32)

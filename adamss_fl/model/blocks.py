@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adamss_fl.errors import InputError
-from adamss_fl.model.precision import needs_fp32_convolution, without_autocast
+from adamss_fl.model.precision import at_least_fp32, needs_fp32_convolution, without_autocast
 from adamss_fl.model.settings import ModelSettings
 
 
@@ -30,7 +30,7 @@ class Conv3d(nn.Conv3d):
         """``x`` (B,in,D,H,W) -> (B,out,D,H,W)."""
         if needs_fp32_convolution(x, self.kernel_size[0]):
             with torch.autocast("cpu", enabled=False):
-                return super().forward(x.float())
+                return super().forward(at_least_fp32(x))
         return super().forward(x)
 
 
@@ -102,9 +102,9 @@ class AttentionGate(nn.Module):
         deeper = self.norm_g(self.conv_g(g))
         own = self.norm_x(self.conv_x(x))
         with without_autocast(x):
-            own = functional.avg_pool3d(own.float(), 2)
+            own = functional.avg_pool3d(at_least_fp32(own), 2)
         logits = self.norm_map(self.conv_map(functional.relu(deeper + own)))
         with without_autocast(x):
-            small = torch.sigmoid(logits.float())
+            small = torch.sigmoid(at_least_fp32(logits))
             attention = functional.interpolate(small, scale_factor=2, mode="trilinear", align_corners=True)
         return x * attention.to(x.dtype)

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from adamss_fl.errors import InputError
 from adamss_fl.model.blocks import Conv3d
-from adamss_fl.model.precision import without_autocast
+from adamss_fl.model.precision import at_least_fp32, without_autocast
 from adamss_fl.model.settings import ModelSettings
 
 MASKS = 2
@@ -24,7 +24,7 @@ class SegmentationHead(nn.Module):
 
     def forward(self, feature: Tensor) -> Tensor:
         """``feature`` (B,2c,D,H,W) -> logits (B,2,D,H,W), fp32."""
-        return cast(Tensor, self.conv(feature)).float()
+        return at_least_fp32(self.conv(feature))
 
 
 class SurvivalHead(nn.Module):
@@ -56,8 +56,8 @@ class SurvivalHead(nn.Module):
                 f"{None if tabular is None else given}; set model.tabular to the length of the vector"
             )
         with without_autocast(outputs[0]):
-            pooled = [output.mean((2, 3, 4), dtype=torch.float32) for output in outputs]
-            x = torch.cat(pooled if tabular is None else [*pooled, tabular.float()], 1)
+            pooled = [at_least_fp32(output).mean((2, 3, 4)) for output in outputs]
+            x = torch.cat(pooled if tabular is None else [*pooled, tabular.to(pooled[0].dtype)], 1)
             x = functional.dropout(x, self.dropout, self.training)
             x = functional.dropout(functional.relu(self.hidden(x)), self.dropout, self.training)
             return cast(Tensor, self.output(x))

@@ -32,6 +32,11 @@ def without_autocast(like: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(device, enabled=False)
 
 
+def at_least_fp32(x: Tensor) -> Tensor:
+    """``x`` in fp32 where it has a 16-bit type, else ``x`` itself."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 def needs_fp32_convolution(x: Tensor, kernel: int) -> bool:
     """Whether a convolution of ``x`` (B,C,D,H,W) would run in bfloat16 on a CPU map too small for it.
 

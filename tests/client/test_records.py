@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 import pytest
-from adamss_fl.federation.messages import Instruction, Reply
-from client import records
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
+from adamss_fl.federation.messages import Instruction, Reply
+from client import records
 
 NAMES = st.text("abcdefgh_.0123456789", min_size=1, max_size=12)
 ARRAYS = hnp.arrays(
@@ -25,7 +26,9 @@ FIGURES = st.recursive(
 
 
 def over_the_wire(record: RecordDict) -> RecordDict:
-    return recorddict_from_proto(type(recorddict_to_proto(record)).FromString(recorddict_to_proto(record).SerializeToString()))
+    return recorddict_from_proto(
+        type(recorddict_to_proto(record)).FromString(recorddict_to_proto(record).SerializeToString())
+    )
 
 
 def assert_same_bits(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
@@ -48,7 +51,10 @@ def test_a_reply_survives_the_wire_bit_for_bit(weights, figures):
 
 
 @settings(max_examples=20, deadline=None)
-@given(weights=st.none() | st.dictionaries(NAMES, ARRAYS, max_size=3), given_settings=st.dictionaries(NAMES, FIGURES, max_size=4))
+@given(
+    weights=st.none() | st.dictionaries(NAMES, ARRAYS, max_size=3),
+    given_settings=st.dictionaries(NAMES, FIGURES, max_size=4),
+)
 def test_an_instruction_survives_the_wire_bit_for_bit(weights, given_settings):
     instruction = Instruction("statistics", "run", 0, 2, given_settings, weights)
     back = records.read_instruction(over_the_wire(records.instruction_record(instruction)))
@@ -60,7 +66,9 @@ def test_an_instruction_survives_the_wire_bit_for_bit(weights, given_settings):
 def test_special_floats_keep_their_bits():
     odd = np.array([np.nan, -0.0, np.inf, 1e-45, 0x7F800001], dtype=np.float32)
     odd[4] = np.frombuffer(np.uint32(0x7FC00ABC).tobytes(), np.float32)[0]
-    back = records.read_answer(over_the_wire(records.reply_record(Reply("train", "a", "r", 1, 1, {"x": math.pi}, {"w": odd}))))
+    back = records.read_answer(
+        over_the_wire(records.reply_record(Reply("train", "a", "r", 1, 1, {"x": math.pi}, {"w": odd})))
+    )
     assert back.weights["w"].tobytes() == odd.tobytes()
     assert back.figures["x"] == math.pi
 
@@ -85,8 +93,12 @@ def test_a_refusal_carries_a_plain_code_or_none_at_all(code):
         RecordDict({"head": ConfigRecord({"json": "{"})}),
         RecordDict({"head": ConfigRecord({"json": "[]"})}),
         RecordDict({"head": ConfigRecord({"json": 5})}),
-        RecordDict({"head": ConfigRecord({"json": '{"kind": "train", "site": 3, "run": "r", "round": 1, "attempt": 1}'})}),
-        RecordDict({"head": ConfigRecord({"json": '{"kind": "erase", "site": "a", "run": "r", "round": 1, "attempt": 1}'})}),
+        RecordDict(
+            {"head": ConfigRecord({"json": '{"kind": "train", "site": 3, "run": "r", "round": 1, "attempt": 1}'})}
+        ),
+        RecordDict(
+            {"head": ConfigRecord({"json": '{"kind": "erase", "site": "a", "run": "r", "round": 1, "attempt": 1}'})}
+        ),
         RecordDict(
             {
                 "head": ConfigRecord(
@@ -98,5 +110,5 @@ def test_a_refusal_carries_a_plain_code_or_none_at_all(code):
     ],
 )
 def test_a_record_that_is_no_answer_is_refused_without_quoting_it(record):
-    with pytest.raises(records.MalformedRecord, match="^(head|kind|site|weights)$"):
+    with pytest.raises(records.MalformedRecord, match=r"^(head|kind|site|weights)$"):
         records.read_answer(record)

@@ -4,12 +4,19 @@ import itertools
 
 import numpy as np
 import pytest
+
 from adamss_fl.errors import AdamssError, InputError
 from adamss_fl.federation.aggregation import Contribution
 from adamss_fl.federation.flower_strategies import UNUSABLE, USABLE, flower_strategy
 
 SHAPES = {"a.weight": (3, 4), "b.bias": (5,), "c": (1,)}
 PATIENTS = (12, 30, 7, 20, 16, 9, 11)
+
+
+@pytest.fixture(autouse=True)
+def _without_forced_collection(monkeypatch):
+    """Bulyan forces a garbage collection per reply, a fifth of a second each once torch is loaded."""
+    monkeypatch.setattr("flwr.app.message.arrayrecord.gc.collect", lambda: 0)
 
 
 def weights(seed: int, spread: float = 1.0) -> dict[str, np.ndarray]:
@@ -23,7 +30,9 @@ def replies(sites: int, seed: int = 0) -> list[Contribution]:
 
 def mean(parts: list[Contribution]) -> dict[str, np.ndarray]:
     total = sum(part.patients for part in parts)
-    return {name: sum(part.patients / total * part.weights[name].astype(np.float64) for part in parts) for name in SHAPES}
+    return {
+        name: sum(part.patients / total * part.weights[name].astype(np.float64) for part in parts) for name in SHAPES
+    }
 
 
 def assert_close(left, right, tolerance=2e-6):

@@ -6,13 +6,28 @@ import importlib.util
 import sqlite3
 
 import pytest
+
 from adamss_fl.errors import InputError
 from adamss_fl.federation.trackers import CsvTracker, MlflowTracker, figures_of
 
 EVENTS = [
-    {"time": "2026-01-01T00:00:00", "kind": "train", "round": 1, "site": "north", "loss.dice": 0.1, "gate_opening": [0.5, 0.25]},
+    {
+        "time": "2026-01-01T00:00:00",
+        "kind": "train",
+        "round": 1,
+        "site": "north",
+        "loss.dice": 0.1,
+        "gate_opening": [0.5, 0.25],
+    },
     {"time": "2026-01-01T00:00:01", "kind": "train", "round": 1, "site": "south", "loss.dice": 1 / 3, "balanced": True},
-    {"time": "2026-01-01T00:00:02", "kind": "validation", "round": 1, "c_index": 0.625, "dsc": {"tumour": 0.75}, "note": "x"},
+    {
+        "time": "2026-01-01T00:00:02",
+        "kind": "validation",
+        "round": 1,
+        "c_index": 0.625,
+        "dsc": {"tumour": 0.75},
+        "note": "x",
+    },
 ]
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flwr.app import Message, RecordDict
+from flwr.app.error import Error
+from in_process_grid import InProcessGrid
+
 from adamss_fl.errors import AdamssError, InputError
 from adamss_fl.federation.messages import Instruction, Reply, SiteFailure
 from client import records
 from client.app import client_app
-from flwr.app import Message, RecordDict
-from flwr.app.error import Error
-from in_process_grid import InProcessGrid
 from server.grid_sites import GridSites
 
 SITES = ("north", "south", "west")
@@ -41,14 +42,20 @@ class FailingSite(EchoSite):
 
 
 def federation(
-    tmp_path: Path, *, failing: dict[str, Exception] | None = None, names: tuple[str, ...] = SITES, **grid_options: Callable
+    tmp_path: Path,
+    *,
+    failing: dict[str, Exception] | None = None,
+    names: tuple[str, ...] = SITES,
+    **grid_options: Callable,
 ) -> tuple[GridSites, InProcessGrid]:
     (tmp_path / "c.yaml").touch()
 
     def build(_, name):
         return FailingSite(name, failing[name]) if failing and name in failing else EchoSite(name)
 
-    app = client_app(str(tmp_path / "c.yaml"), str(tmp_path / "out"), build, lambda _, node: names[node["partition-id"]])
+    app = client_app(
+        str(tmp_path / "c.yaml"), str(tmp_path / "out"), build, lambda _, node: names[node["partition-id"]]
+    )
     grid = InProcessGrid(app, len(names), **grid_options)
     return GridSites(grid, SITES, join_seconds=0.2), grid
 

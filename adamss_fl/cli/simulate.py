@@ -1,0 +1,28 @@
+"""``adamss-fl simulate``: the federation on Flower's simulation engine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adamss_fl.cli.shell import JsonOption, emit
+
+
+def simulate(
+    config: Annotated[Path, typer.Argument(help="The run's configuration, a YAML file.")],
+    out: Annotated[Path, typer.Option(help="The run's folder; an unfinished run in it is continued.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key of the configuration.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Run the federation on Flower's simulation engine: every site a node, several at once, on this machine.
+
+    Example: adamss-fl simulate configs/demo.yaml --out runs/demo
+    """
+    from adamss_fl.cli import flower_app
+    from adamss_fl.config import load_config
+
+    metrics = flower_app.simulate(load_config(config, set_ or ()), config, out)
+    keys = ("rounds", "sites", "c_index", "dsc")
+    emit({"run": out, **{key: metrics.get(key) for key in keys}}, json)

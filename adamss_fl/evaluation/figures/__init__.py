@@ -1,0 +1,22 @@
+"""Figures of a run as SVG text, one module a figure; all draw with matplotlib without a display."""
+
+from adamss_fl.evaluation.figures.calibration import calibration_figure, calibration_horizon
+from adamss_fl.evaluation.figures.forest import ForestRow, forest_figure
+from adamss_fl.evaluation.figures.gates import gates_figure
+from adamss_fl.evaluation.figures.kaplan_meier import kaplan_meier_figure
+from adamss_fl.evaluation.figures.learning import learning_figure
+from adamss_fl.evaluation.figures.outlines import Examples, outlines_figure
+from adamss_fl.evaluation.figures.style import Palette
+
+__all__ = [
+    "Examples",
+    "ForestRow",
+    "Palette",
+    "calibration_figure",
+    "calibration_horizon",
+    "forest_figure",
+    "gates_figure",
+    "kaplan_meier_figure",
+    "learning_figure",
+    "outlines_figure",
+]

@@ -1,0 +1,266 @@
+"""The report of a run: one self-contained HTML file with answers, tables and figures."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adamss_fl.evaluation import figures
+from adamss_fl.evaluation.figures.calibration import describe_days
+from adamss_fl.evaluation.report_answers import answers, why_no_c_index
+from adamss_fl.evaluation.report_inputs import BOOTSTRAP, ArmRecord, RunRecord, read_run
+from adamss_fl.evaluation.report_tables import gain_rows, score_tables, tiles
+from adamss_fl.federation.files import write_atomically
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """A figure with its text; ``narrow`` ones are drawn at half the page's width."""
+
+    key: str
+    title: str
+    svg: str
+    caption: str
+    narrow: bool = False
+
+    @property
+    def uri(self) -> str:
+        """The SVG as a data URI: figures cannot clash with each other's identifiers, and nothing is fetched."""
+        return "data:image/svg+xml;base64," + base64.b64encode(self.svg.encode()).decode()
+
+
+def build_report(run: Path) -> Path:
+    """Write ``RUN/report.html`` and ``RUN/figures/*.svg`` from what lies in the run's folder; returns the page's path.
+
+    run : folder of a comparison, or of a single run. Parts whose data are absent are left out. The page needs no script
+    and no network. Raises InputError where the folder holds no run, or a file in it is broken.
+    """
+    record = read_run(Path(run))
+    drawn = report_figures(record)
+    for figure in drawn:
+        write_atomically(record.folder / "figures" / f"{figure.key}.svg", figure.svg.encode())
+    path = record.folder / "report.html"
+    write_atomically(path, render(record, drawn).encode())
+    return path
+
+
+def render(record: RunRecord, drawn: list[ReportFigure]) -> str:
+    """The page as HTML text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    colours = _colours(record)
+    return environment.get_template("report.html.j2").render(
+        title=_title(record),
+        subtitle=_subtitle(record),
+        tiles=tiles(record),
+        answers=answers(record),
+        gains=gain_rows(record, colours),
+        tables=score_tables(record, colours),
+        figures=drawn,
+        methods=methods(record),
+        compared=record.comparison is not None,
+    )
+
+
+def report_figures(record: RunRecord) -> list[ReportFigure]:
+    """The figures that the run has data for, in the page's order."""
+    found = [_forest(record), *_survival(record), _outlines(record), _learning(record), _gates(record)]
+    return [figure for figure in found if figure is not None]
+
+
+def methods(record: RunRecord) -> list[tuple[str, str]]:
+    """(term, text) of how the figures came about."""
+    facts = record.comparison or record.metrics
+    rows = [("Training plan", str(facts["plan"]))] if facts.get("plan") else []
+    budget = facts.get("budget")
+    if isinstance(budget, Mapping) and budget:
+        lengths = ", ".join(f"{value} {_words(str(name))}" for name, value in budget.items())
+        rows.append(
+            ("Budget", f"{lengths}. The same for every arm: passes over each of its patients, schedule and settings.")
+        )
+    if facts.get("seed") is not None:
+        rows.append(("Seed", str(facts["seed"])))
+    if record.comparison is not None:
+        rows.append(("Test patients", _test_patients(record.comparison)))
+    if any(arm.overall.low is not None for arm in record.arms):
+        samples = facts.get("bootstrap", BOOTSTRAP)
+        rows.append(
+            (
+                "Intervals",
+                f"95 % percentile bootstrap over test patients, {samples} resamples; for a difference of two models "
+                "the same resampled patients are used for both. They cover chance in the test patients "
+                "and not in training.",
+            )
+        )
+    rows.append(("C-index", _c_index_text(record)))
+    rows.append(
+        (
+            "DSC",
+            "Twice the shared voxels over the sum of predicted and reference voxels, summed over all patients with a "
+            "reference outline before dividing (aggregated DSC).",
+        )
+    )
+    if version := record.metrics.get("version"):
+        rows.append(("Software", f"adamss-fl {version}"))
+    return rows
+
+
+def _test_patients(comparison: Mapping[str, Any]) -> str:
+    text = "The same for every arm, and in no arm's training"
+    if digest := comparison.get("test_patients_sha256"):
+        text += f" (SHA-256 of their sorted identifiers begins {str(digest)[:12]})"
+    return text + "."
+
+
+def _c_index_text(record: RunRecord) -> str:
+    text = (
+        "Harrell’s: among pairs of patients of whom it is known who had the event first, the share in which that "
+        "patient had the higher predicted risk; equal risks count one half."
+    )
+    if record.metrics.get("c_index_pairs") == "within sites" and record.main.predictions is None:
+        text += " Pairs are counted inside each hospital only, since patients’ risks do not leave it."
+    return text
+
+
+def _title(record: RunRecord) -> str:
+    if record.comparison is not None:
+        return "Training together, pooled, and alone"
+    return "A federated model" if record.main.kind == "federated" else "A model trained at one site"
+
+
+def _subtitle(record: RunRecord) -> str:
+    facts = record.comparison or record.metrics
+    name = facts.get("config_name") or facts.get("name") or record.folder.resolve().name
+    parts = [str(name), f"{len(record.sites)} hospitals" if len(record.sites) > 1 else ""]
+    ended = [str(event["time"])[:10] for event in record.main.events if event.get("time")]
+    return " · ".join(part for part in [*parts, ended[-1] if ended else ""] if part)
+
+
+def _colours(record: RunRecord) -> dict[str, str]:
+    palette = figures.Palette(record.sites)
+    return {arm.name: palette.arm(arm.name) for arm in record.arms}
+
+
+def _forest(record: RunRecord) -> ReportFigure | None:
+    if len(record.arms) < 2 or all(arm.overall.c_index is None for arm in record.arms):
+        return None
+    colours = _colours(record)
+    rows = [
+        figures.ForestRow(
+            arm.label if arm.trained_on is None else f"{arm.label} ({arm.trained_on} patients)",
+            colours[arm.name],
+            arm.overall.c_index,
+            arm.overall.low,
+            arm.overall.high,
+            why_no_c_index(arm.overall),
+        )
+        for arm in record.arms
+    ]
+    oracle = (record.comparison or {}).get("oracle_c_index")
+    caption = (
+        "C-index of every arm on the same test patients, with its 95 % bootstrap interval; in brackets, the patients "
+        "it was trained on. Intervals of two arms may overlap although their difference is clear, since the arms are "
+        "judged on the same patients: the differences above take that into account."
+    )
+    if oracle is not None:
+        caption += (
+            " The oracle knows the true hazard of the synthetic patients; nothing can be expected to lie above it."
+        )
+    return ReportFigure("c-index", "How well each model orders patients", figures.forest_figure(rows, oracle), caption)
+
+
+def _shown(record: RunRecord) -> list[tuple[ArmRecord, Any]]:
+    """Arms whose patients' predictions are drawn: federated and pooled, or the only one."""
+    wanted = [arm for arm in record.arms if arm.kind != "local"] or list(record.arms)
+    return [(arm, arm.predictions) for arm in wanted if arm.predictions is not None]
+
+
+def _survival(record: RunRecord) -> list[ReportFigure | None]:
+    shown = _shown(record)
+    if not shown:
+        return []
+    groups = int((record.comparison or {}).get("risk_groups") or 2)
+    cut = "at the median of its predicted risk" if groups == 2 else f"into {groups} equal groups by its predicted risk"
+    curves = ReportFigure(
+        "kaplan-meier",
+        "Outcomes by predicted risk",
+        figures.kaplan_meier_figure([(arm.label, found) for arm, found in shown], groups),
+        f"Kaplan-Meier curves of the test patients, cut for each model {cut}, with 95 % bands and the patients still "
+        "followed. The further the curves lie apart, the better the model tells patients apart.",
+    )
+    colours = _colours(record)
+    horizon = figures.calibration_horizon(shown[0][1])
+    drawn = figures.calibration_figure([(arm.label, colours[arm.name], found) for arm, found in shown], horizon)
+    if drawn is None:
+        return [curves]
+    caption = (
+        f"Patients in groups of predicted survival at {describe_days(horizon)}: mean prediction against the observed "
+        "share without an event. Points on the diagonal are right on average; below it, the model is too hopeful."
+    )
+    return [curves, ReportFigure("calibration", "Predicted and observed survival", drawn, caption, narrow=True)]
+
+
+def _outlines(record: RunRecord) -> ReportFigure | None:
+    if record.examples is None or not len(record.examples.label):
+        return None
+    return ReportFigure(
+        "outlines",
+        "Outlines in example test patients",
+        figures.outlines_figure(record.examples),
+        f"Reference outlines are solid, those of the {record.main.label.lower()} model dashed. Axial slices with most "
+        "of the tumour (left pair) and of the nodes (right pair). Patients are chosen by rule "
+        "and not by looks.",
+    )
+
+
+def _learning(record: RunRecord) -> ReportFigure | None:
+    palette = figures.Palette(record.sites)
+    validation = {arm.name: arm.events for arm in record.arms if arm.kind != "local"}
+    svg = figures.learning_figure(record.main.events, validation, palette)
+    if svg is None:
+        return None
+    caption = f"Training losses of the {record.main.label.lower()} model at each hospital"
+    caption += ", and figures on validation patients" if any(map(_validated, validation.values())) else ""
+    caption += ". The segmentation loss sums a focal term minus soft Dice over tumour and nodes: it falls below zero."
+    stages = [event.get("stages") or [] for event in record.main.events if event.get("kind") == "round_start"]
+    if stages and "segmentation" not in stages[-1] and any("segmentation" in stage for stage in stages):
+        caption += (
+            " DSC is that of each round’s model; the outlines reported on this page come from the last round that "
+            "trained segmentation."
+        )
+    return ReportFigure("learning", "Learning over the rounds", svg, caption)
+
+
+def _validated(events: Any) -> bool:
+    return any(event.get("kind") == "validation" for event in events)
+
+
+def _gates(record: RunRecord) -> ReportFigure | None:
+    svg = figures.gates_figure(record.main.events, figures.Palette(record.sites))
+    if svg is None:
+        return None
+    return ReportFigure(
+        "gates",
+        "What the fusion gates learn",
+        svg,
+        "Weight of the early-fusion stream (PET and CT together from the first layer) against late concatenation of "
+        "the separate PET and CT streams, mean over patients, channels and voxels, after each round’s training at each "
+        "hospital. 0.5, where every gate starts, weighs both alike. The weight does not compare PET with CT.",
+    )
+
+
+def _words(name: str) -> str:
+    stage, _, unit = name.rpartition("_")
+    return f"{unit} of {stage.replace('_', ' ')}" if stage else name

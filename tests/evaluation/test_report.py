@@ -1,0 +1,187 @@
+"""The report: it says what the run's files say, leaves out what they lack, and needs nothing from outside."""
+
+import base64
+import html
+import json
+import re
+
+import numpy as np
+import pytest
+from synthetic_run import SITES, events, predictions, write_comparison, write_events
+
+from adamss_fl.errors import InputError
+from adamss_fl.evaluation.report import build_report
+from adamss_fl.evaluation.report_answers import Gap, answers, signed, with_interval
+from adamss_fl.evaluation.report_inputs import Scores, read_run
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """A comparison, its folder, and its page."""
+    run = tmp_path_factory.mktemp("comparison")
+    comparison = write_comparison(run, patients=90, bootstrap=50)
+    return run, comparison, build_report(run).read_text()
+
+
+def words(page):
+    """The page's text without tags, style and figures."""
+    body = re.sub(r"<style>.*?</style>|<img[^>]*>", "", page, flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
+
+
+def drawings(page):
+    return [base64.b64decode(data).decode() for data in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)]
+
+
+def test_every_arm_and_site_is_in_the_table_with_its_figures(compared):
+    _, comparison, page = compared
+    text = words(page)
+    for arm in comparison["arms"].values():
+        for figures in (arm, *arm["sites"].values()):
+            interval = f"{figures['c_index']:.3f} ({figures['ci_low']:.3f} to {figures['ci_high']:.3f})"
+            dsc = f"{figures['dsc']['tumour']:.3f} {figures['dsc']['nodes']:.3f}"
+            assert f"{interval} {figures['comparable_pairs']:,} {dsc}" in text
+    for site in SITES:
+        own = comparison["arms"]["federated"]["sites"][site]
+        assert f"{site} {own['patients']} patients, {own['events']} with an event" in text
+
+
+def test_the_first_answers_are_the_gaps_with_their_intervals(compared):
+    _, comparison, page = compared
+    text = words(page)
+    for name in ("federated - pooled", "federated - mean local"):
+        assert str(Gap.read(comparison["gaps"][name])) in text
+    for site in SITES:
+        assert Gap.read(comparison["gaps"]["own_patients"][f"federated - local:{site}"]).short in text
+    assert text.index("What does training together cost") < text.index("Comparable pairs")
+
+
+def test_all_figures_are_drawn_and_also_kept_as_files(compared):
+    run, _, page = compared
+    keys = ["c-index", "kaplan-meier", "calibration", "outlines", "learning", "gates"]
+    assert re.findall(r'<figure id="([^"]+)"', page) == keys
+    assert len(drawings(page)) == len(keys)
+    assert sorted(path.stem for path in (run / "figures").glob("*.svg")) == sorted(keys)
+
+
+def test_the_page_fetches_nothing_and_runs_nothing(compared):
+    page = compared[2]
+    assert set(re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([a-z]+):""", page)) == {"data"}
+    assert "<script" not in page
+    for content in (page, *drawings(page)):
+        assert set(re.findall(r"https?://[^\"'/ <]+", content)) <= {"http://www.w3.org"}
+
+
+def test_no_patient_is_named(compared):
+    run, _, page = compared
+    kept = [path.read_text() for path in (run / "figures").glob("*.svg")]
+    assert not any("secret-" in content for content in (page, *kept, *drawings(page)))
+
+
+def test_text_from_the_configuration_is_escaped(compared):
+    page = compared[2]
+    assert "<demo>" not in page
+    assert "&lt;demo&gt;" in page
+
+
+def test_the_methods_say_plan_budget_seed_and_research_use(compared):
+    text = words(compared[2])
+    assert "12 epochs of segmentation, 12 epochs of survival" in text
+    assert "6 x segmentation (2 epochs), then 6 x survival (2 epochs)" in text
+    assert "50 resamples" in text
+    assert "Seed 0" in text
+    assert "begins 0123456789ab" in text
+    assert "research use only" in text
+
+
+def test_undefined_figures_are_dashes_with_a_reason_and_never_nan(tmp_path):
+    comparison = write_comparison(tmp_path, patients=12, bootstrap=20)
+    (tmp_path / "examples.npz").unlink()
+    for name, arm in comparison["arms"].items():
+        arm.update(c_index=None, ci_low=None, ci_high=float("nan"), comparable_pairs=0, dsc={"tumour": None})
+        (tmp_path / "arms" / name.replace(":", "-") / "predictions.npz").unlink()
+        (tmp_path / "arms" / name.replace(":", "-") / "events.jsonl").unlink()
+    comparison["gaps"] = {}
+    (tmp_path / "comparison.json").write_text(json.dumps(comparison))
+    page = build_report(tmp_path).read_text()
+    text = words(page)
+    assert "— (no comparable pair)" in text
+    assert "— (no such outline)" in text
+    assert "— (not evaluated)" in text
+    assert not re.search(r"\b(nan|none|null)\b", text, flags=re.IGNORECASE)
+    assert "<figure" not in page
+
+
+def test_a_simulated_run_is_reported_from_its_metrics_without_patients(tmp_path):
+    site = {"patients": 20, "events": 9, "c_index": 0.61, "comparable_pairs": 80, "dsc": {"tumour": 0.7, "nodes": None}}
+    test = site | {"patients": 40, "sites": {"a": site, "b": site | {"c_index": None, "comparable_pairs": 0}}}
+    metrics = {"name": "two", "sites": ["a", "b"], "plan": "2 x survival (1 epoch)", "seed": 3, "test": test}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics | {"c_index_pairs": "within sites"}))
+    write_events(tmp_path / "events.jsonl", events(("a", "b"), rounds=4))
+    page = build_report(tmp_path).read_text()
+    text = words(page)
+    assert "The C-index is 0.610, counted over 80 pairs" in text
+    assert "Pairs are counted inside each hospital only" in text
+    assert "b in round 3 (deadline)" in text
+    assert re.findall(r'<figure id="([^"]+)"', page) == ["learning", "gates"]
+    assert "pooled" not in text.lower()
+    assert build_report(tmp_path).read_text() == page, "the same run gives the same page"
+
+
+def test_a_run_with_predictions_gets_their_c_index_and_interval(tmp_path):
+    from lifelines.utils import concordance_index
+
+    found = predictions(0.5, patients=60)
+    found.save(tmp_path / "predictions.npz")
+    record = read_run(tmp_path)
+    expected = concordance_index(found.time_days, -found.risk, found.event)
+    assert record.main.overall.c_index == pytest.approx(expected, abs=1e-12)
+    assert record.main.overall.low < expected < record.main.overall.high
+    assert set(record.main.sites) == set(SITES)
+
+
+@pytest.mark.parametrize(
+    ("gap", "verdict"),
+    [
+        ((-0.05, -0.08, -0.02), "Federation costs some accuracy here"),
+        ((0.05, 0.02, 0.08), "The federated model is the better one here"),
+        ((-0.01, -0.031, 0.02), "no cost is shown; a loss of up to 0.031 is not ruled out"),
+    ],
+)
+def test_the_verdict_follows_the_interval(compared, tmp_path, gap, verdict):
+    comparison = json.loads(json.dumps(compared[1]))
+    comparison["gaps"]["federated - pooled"] = dict(zip(("difference", "low", "high"), gap, strict=True))
+    (tmp_path / "comparison.json").write_text(json.dumps(comparison))
+    assert verdict in answers(read_run(tmp_path))[0].text
+
+
+def test_differences_have_a_sign_and_zero_has_none():
+    assert [signed(value) for value in (0.0123, -0.0123, 0.0001, -0.0001)] == ["+0.012", "−0.012", "0.000", "0.000"]
+    assert with_interval(Scores(c_index=0.7)) == "0.700"
+
+
+def test_a_folder_that_is_no_run_and_broken_files_are_named_in_one_line(tmp_path):
+    with pytest.raises(InputError, match="is no run"):
+        build_report(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="is no run"):
+        build_report(tmp_path)
+    (tmp_path / "comparison.json").write_text('{"arms": {')
+    with pytest.raises(InputError, match=r"comparison\.json: is no readable JSON"):
+        build_report(tmp_path)
+    (tmp_path / "comparison.json").write_text('{"arms": {}}')
+    with pytest.raises(InputError, match="names no arms"):
+        build_report(tmp_path)
+    (tmp_path / "comparison.json").unlink()
+    np.savez(tmp_path / "predictions.npz", risk=np.zeros(3))
+    with pytest.raises(InputError, match=r"predictions\.npz") as error:
+        build_report(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_the_command_prints_the_path_of_the_page(tmp_path, capsys):
+    from adamss_fl.cli.report import report
+
+    write_events(tmp_path / "events.jsonl", [])
+    report(tmp_path, json=True)
+    assert json.loads(capsys.readouterr().out) == {"report": str(tmp_path / "report.html")}
+    assert (tmp_path / "report.html").exists()

@@ -1,0 +1,123 @@
+"""One stage at one site."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from synthetic import ONE_THREAD_FP32, make_samples
+
+from adamss_fl.model import AdaMSS, ModelSettings, parameter_groups, to_weights
+from adamss_fl.survival import TimeGrid
+from adamss_fl.training import StageSettings, StageWork, infer, train_stage
+
+GRID = TimeGrid((0.0, 200.0, 400.0, 600.0, 2000.0))
+SAMPLES = make_samples(6, seed=1)
+
+
+def make_model(dropout: float = 0.5) -> AdaMSS:
+    torch.manual_seed(0)
+    return AdaMSS(ModelSettings(width=1, bins=4, dropout=dropout))
+
+
+def settings(**changes: object) -> StageSettings:
+    return replace(StageSettings(learning_rate=1e-3, batch_size=3), **changes)  # type: ignore[arg-type]
+
+
+def test_same_seed_same_weights() -> None:
+    models = [make_model(), make_model(), make_model()]
+    for model, seed in zip(models, (5, 5, 6), strict=True):
+        train_stage(model, SAMPLES, StageWork("survival", seed), settings(), ONE_THREAD_FP32, grid=GRID)
+    first, second, third = (to_weights(model) for model in models)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert any(not np.array_equal(first[name], third[name]) for name in first)
+
+
+@pytest.mark.parametrize(("stage", "other"), [("segmentation", "survival_head"), ("survival", "segmentation_head")])
+def test_a_stage_trains_all_but_the_other_head(stage: str, other: str) -> None:
+    model = make_model()
+    before = to_weights(model)
+    work = StageWork(stage, 0, epochs=2)  # type: ignore[arg-type]
+    train_stage(model, SAMPLES, work, settings(schedule="constant"), ONE_THREAD_FP32, grid=GRID)
+    after = to_weights(model)
+    for group, names in parameter_groups(model).items():
+        changed = [not np.array_equal(before[name], after[name]) for name in names]
+        assert not any(changed) if group == other else any(changed), group
+
+
+def test_two_rounds_with_kept_optimizer_equal_one_long_round() -> None:
+    """The state that a site keeps makes rounds seamless: 2 x 1 pass and 1 x 2 passes differ only in their random draws."""
+    still = settings(batch_size=6, schedule="constant", learning_rate=1e-4)
+    split, whole = make_model(dropout=0.0), make_model(dropout=0.0)
+    first = train_stage(split, SAMPLES, StageWork("survival", 1), still, ONE_THREAD_FP32, grid=GRID)
+    train_stage(
+        split, SAMPLES, StageWork("survival", 2), still, ONE_THREAD_FP32, grid=GRID, optimizer=first.optimizer
+    )
+    train_stage(whole, SAMPLES, StageWork("survival", 3, epochs=2), still, ONE_THREAD_FP32, grid=GRID)
+    for name, array in to_weights(whole).items():
+        np.testing.assert_allclose(to_weights(split)[name], array, rtol=1e-2, atol=3e-4, err_msg=name)
+
+
+def test_loss_falls() -> None:
+    model = make_model(dropout=0.0)
+    work = StageWork("segmentation", 0, epochs=1)
+    still = settings(schedule="constant", learning_rate=5e-3)
+    first = train_stage(model, SAMPLES, work, still, ONE_THREAD_FP32)
+    last = first
+    for seed in range(1, 12):
+        last = train_stage(
+            model, SAMPLES, replace(work, seed=seed), still, ONE_THREAD_FP32, optimizer=last.optimizer
+        )
+    assert last.losses["segmentation"] < first.losses["segmentation"] - 0.1
+
+
+def test_l2_term_is_alpha_times_the_sum_of_squares_of_the_two_linear_layers() -> None:
+    model = make_model(dropout=0.0)
+    linear = [layer for layer in model.survival_head.modules() if isinstance(layer, torch.nn.Linear)]
+    assert len(linear) == 2
+    expected = 0.1 * sum(float(layer.weight.detach().double().square().sum()) for layer in linear)
+    work = StageWork("survival", 0, steps=1, epochs=None)
+    result = train_stage(model, SAMPLES, work, settings(l2=0.1), ONE_THREAD_FP32, grid=GRID)
+    assert result.losses["l2"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_proximal_term_pulls_towards_the_weights_received() -> None:
+    start = to_weights(make_model(dropout=0.0))
+    moved = []
+    for mu in (0.0, 100.0):
+        model = make_model(dropout=0.0)
+        still = settings(optimizer="sgd", learning_rate=1e-3, schedule="constant", proximal_mu=mu)
+        train_stage(model, SAMPLES, StageWork("survival", 0, epochs=5), still, ONE_THREAD_FP32, grid=GRID)
+        names = [name for name, _ in model.named_parameters()]
+        trained = to_weights(model)
+        moved.append(sum(float(np.square(trained[name] - start[name]).sum()) for name in names) ** 0.5)
+    assert moved[1] < 0.8 * moved[0]
+
+
+def test_first_proximal_step_is_free_of_the_term() -> None:
+    """At the first step w = w_global, so mu changes nothing (closed form)."""
+    results = []
+    for mu in (0.0, 10.0):
+        model = make_model(dropout=0.0)
+        work = StageWork("survival", 0, steps=1, epochs=None)
+        train_stage(model, SAMPLES, work, settings(optimizer="sgd", proximal_mu=mu), ONE_THREAD_FP32, grid=GRID)
+        results.append(to_weights(model))
+    assert all(np.array_equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_survival_stage_without_time_bins_is_refused() -> None:
+    with pytest.raises(ValueError, match="time bins"):
+        train_stage(make_model(), SAMPLES, StageWork("survival", 0), settings(), ONE_THREAD_FP32)
+
+
+def test_inference_does_not_depend_on_batch_size_and_counts_voxels() -> None:
+    model = make_model()
+    one = infer(model, SAMPLES, ONE_THREAD_FP32, grid=GRID, batch_size=1, keep_masks=True)
+    many = infer(model, SAMPLES, ONE_THREAD_FP32, grid=GRID, batch_size=4)
+    np.testing.assert_allclose(one.survival_logits, many.survival_logits, rtol=1e-4, atol=1e-5)
+    assert one.masks is not None
+    for index, sample in enumerate(SAMPLES):
+        mask = one.masks[index]
+        expected = [(mask & (sample.mask > 0)).sum((1, 2, 3)), mask.sum((1, 2, 3)), (sample.mask > 0).sum((1, 2, 3))]
+        np.testing.assert_array_equal(one.overlap[index], np.stack(expected, axis=1))
+    assert one.loss_survival == pytest.approx(many.loss_survival, rel=1e-4)
