@@ -1,4 +1,13 @@
-"""Flower ServerApp: the federation of one configuration over Flower's Grid."""
+"""Flower ServerApp: the federation of one configuration over Flower's Grid.
+
+On Flower's simulation engine, in a checkout, with one node for each site of the configuration::
+
+    FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1 flwr run . --stream \\
+        --run-config "config='$PWD/configs/demo.yaml' out='$PWD/runs/flwr'" --federation-config num-supernodes=3
+
+The variable keeps Flower from downloading this project's dependencies again for every run. ``flwr run`` leaves a
+SuperLink running; ``adamss-fl simulate`` runs the same app and leaves nothing.
+"""
 
 import logging
 from typing import Any
@@ -33,6 +42,7 @@ def server_app(config: str = "", out: str = "") -> ServerApp:
             names = [site.name for site in settings.sites]
             sites = GridSites(grid, names, float(run_config.get("join-seconds", 60)))
             run_federation(settings, sites, files.out)
+            log.info("the run is in %s", files.out)
         except AdamssError as failure:
             log.error("%s", failure)
             raise

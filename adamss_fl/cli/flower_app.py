@@ -216,7 +216,7 @@ class _Tail:
 
 def _engine(folder: Path) -> int:
     """Run the simulation that ``folder/request.json`` asks for; leave a failure in ``folder/failure.json``."""
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_leave_with_parent, args=(folder,), daemon=True).start()
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     try:
         from flwr.simulation import run_simulation
@@ -239,10 +239,11 @@ def _engine(folder: Path) -> int:
     return 0
 
 
-def _leave_with_parent() -> None:
-    """End this process and its group, which holds all of ray, when its standard input closes."""
+def _leave_with_parent(folder: Path) -> None:
+    """End this process and its group, which holds all of ray, when its standard input closes; clear ``folder`` away."""
     while os.read(0, 1):  # not sys.stdin, whose lock would hang an orderly end
         pass
+    shutil.rmtree(folder, ignore_errors=True)
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 

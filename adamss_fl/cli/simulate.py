@@ -5,15 +5,13 @@ from typing import Annotated
 
 import typer
 
-from adamss_fl.cli.shell import JsonOption, emit
+from adamss_fl.cli.shell import JsonOption, SetOption, emit
 
 
 def simulate(
     config: Annotated[Path, typer.Argument(help="The run's configuration, a YAML file.")],
     out: Annotated[Path, typer.Option(help="The run's folder; an unfinished run in it is continued.")],
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key of the configuration.")
-    ] = None,
+    overrides: SetOption = [],  # noqa: B006 - typer reads the default, nothing changes it
     json: JsonOption = False,
 ) -> None:
     """Run the federation on Flower's simulation engine: every site a node, several at once, on this machine.
@@ -23,6 +21,6 @@ def simulate(
     from adamss_fl.cli import flower_app
     from adamss_fl.config import load_config
 
-    metrics = flower_app.simulate(load_config(config, set_ or ()), config, out)
+    metrics = flower_app.simulate(load_config(config, overrides), config, out)
     keys = ("rounds", "sites", "c_index", "dsc")
     emit({"run": out, **{key: metrics.get(key) for key in keys}}, json)

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adamss_fl.errors import InputError
+from adamss_fl.model.layout import keep_layout
+from adamss_fl.model.narrow_norm import is_narrow, narrow_batch_norm_relu
 from adamss_fl.model.precision import at_least_fp32, needs_fp32_convolution, without_autocast
 from adamss_fl.model.settings import ModelSettings
 
@@ -60,7 +62,10 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (B,in,D,H,W) -> (B,out,D,H,W), not negative."""
-        return functional.relu(self.norm(self.conv(x)), inplace=True)
+        y = self.conv(x)
+        if is_narrow(y, self.norm):
+            return narrow_batch_norm_relu(y, cast(nn.BatchNorm3d, self.norm))
+        return functional.relu(self.norm(y), inplace=True)
 
 
 class ResBlock(nn.Module):
@@ -102,7 +107,7 @@ class AttentionGate(nn.Module):
         deeper = self.norm_g(self.conv_g(g))
         own = self.norm_x(self.conv_x(x))
         with without_autocast(x):
-            own = functional.avg_pool3d(at_least_fp32(own), 2)
+            own = functional.avg_pool3d(at_least_fp32(keep_layout(own)), 2)
         logits = self.norm_map(self.conv_map(functional.relu(deeper + own)))
         with without_autocast(x):
             small = torch.sigmoid(at_least_fp32(logits))

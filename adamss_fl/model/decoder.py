@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from adamss_fl.model.blocks import AttentionGate, ResBlock
 from adamss_fl.model.encoder import level_name
+from adamss_fl.model.layout import keep_layout
 from adamss_fl.model.precision import without_autocast
 from adamss_fl.model.settings import ModelSettings
 
@@ -17,7 +18,7 @@ CONVS_PER_LEVEL = {4: 4, 3: 3, 2: 3, 1: 2}
 def nearest_up2(x: Tensor) -> Tensor:
     """Nearest-neighbour upsampling by 2: (B,C,D,H,W) -> (B,C,2D,2H,2W)."""
     with without_autocast(x):
-        return functional.interpolate(x, scale_factor=2, mode="nearest")
+        return functional.interpolate(keep_layout(x), scale_factor=2, mode="nearest")
 
 
 class DecoderLevel(nn.Module):

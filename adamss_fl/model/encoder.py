@@ -78,6 +78,11 @@ class StreamEncoder(nn.Module):
             self.add_module(level_name(level), ResBlock(settings, channels_in, out, n))
             channels_in = out
 
+    @property
+    def first_kernel(self) -> Tensor:
+        """The first 3x3x3 kernel; its layout is that of the whole model."""
+        return self.get_parameter("level1.convs.0.conv.weight")
+
     def level(self, level: int, x: Tensor) -> Tensor:
         """Output of ``level`` (1 to 5) for its own input ``x``, which is already pooled."""
         return cast(Tensor, self.get_submodule(level_name(level))(x))

@@ -9,6 +9,7 @@ from adamss_fl.errors import InputError
 from adamss_fl.model.decoder import AdaFocusDecoder
 from adamss_fl.model.encoder import LEVELS, AdaFusionEncoder
 from adamss_fl.model.heads import SegmentationHead, SurvivalHead
+from adamss_fl.model.layout import channels_last, is_channels_last
 from adamss_fl.model.settings import ModelSettings
 
 HEADS = ("segmentation", "survival")
@@ -62,6 +63,8 @@ class AdaMSS(nn.Module):
         Raises InputError where shapes, heads or ``tabular`` do not fit.
         """
         self._check_input(pet, ct, heads)
+        if is_channels_last(self.encoder.fusion.first_kernel):
+            pet, ct = channels_last(pet), channels_last(ct)
         encoded = self.encoder(pet, ct)
         outputs = self.decoder(encoded.features)
         return ModelOutput(

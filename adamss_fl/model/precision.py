@@ -6,6 +6,8 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from adamss_fl.model.layout import prepare_weights
+
 Precision = Literal["bf16", "fp32"]
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -51,14 +53,10 @@ def needs_fp32_convolution(x: Tensor, kernel: int) -> bool:
 def prepare(model: ModuleT, device: torch.device | str = "cpu", channels_last: bool = True) -> ModuleT:
     """Move ``model`` to ``device``, its weights in channels_last_3d memory format if ``channels_last``.
 
-    Bring the images to the same format with :func:`prepare_images`; the format never changes the function computed.
+    AdaMSS brings its input to the layout of its weights; the layout never changes the function computed.
     """
     model.to(device)
-    if channels_last:
-        for module in model.modules():
-            for parameter in module.parameters(recurse=False):
-                if parameter.dim() == 5:
-                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+    prepare_weights(model, channels_last)
     return model
 
 

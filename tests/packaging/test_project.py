@@ -1,5 +1,6 @@
 """The project's own files agree with each other."""
 
+import subprocess
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -50,3 +51,10 @@ def test_the_scripts_can_be_run(name: str) -> None:
     path = ROOT / name
     assert path.stat().st_mode & 0o111
     assert path.read_text(encoding="utf-8").startswith("#!/usr/bin/env bash\n")
+
+
+@pytest.mark.parametrize("name", ["scripts/setup", "scripts/demo"])
+def test_a_script_refuses_an_option_it_has_not(name: str) -> None:
+    done = subprocess.run([str(ROOT / name), "--nope"], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    assert "unknown option '--nope'" in done.stderr
