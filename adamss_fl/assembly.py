@@ -1,6 +1,8 @@
 """From a configuration to the objects that run it: task, sites with their patients, trackers, and the run itself."""
 
-from collections.abc import Callable, Mapping
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,16 @@ from adamss_fl.cohort import load_cohort, read_truth, split_cohort
 from adamss_fl.cohort.settings import CohortSettings
 from adamss_fl.config import RunConfig, dump_config, load_config
 from adamss_fl.errors import InputError
-from adamss_fl.evaluation.compare import POOLED, arms_of, centralized, compare, pool
+from adamss_fl.evaluation.compare import (
+    POOLED,
+    Arm,
+    arms_of,
+    centralized,
+    compare,
+    pool,
+    task_of_arm,
+    train_arm,
+)
 from adamss_fl.evaluation.examples import save_examples
 from adamss_fl.evaluation.predictions import Predictions, predict
 from adamss_fl.evaluation.scores import calibration_figures, score
@@ -17,7 +28,7 @@ from adamss_fl.federation.files import write_atomically
 from adamss_fl.federation.local_sites import LocalSites
 from adamss_fl.federation.messages import Sites
 from adamss_fl.federation.plan import RoundPlan
-from adamss_fl.federation.run import final_weights
+from adamss_fl.federation.run import final_weights, refuse_other_task
 from adamss_fl.federation.run import run_federation as run_task
 from adamss_fl.federation.site import Progress, Site, SiteData
 from adamss_fl.federation.task import Task
@@ -84,8 +95,10 @@ def build_trackers(config: RunConfig) -> list[Tracker]:
 
 def run_federation(config: RunConfig, sites: Sites, out: Path) -> dict[str, Any]:
     """Run a configuration over any sites into ``out``; see ``federation.run.run_federation``."""
+    task = task_of(config)
+    _refuse_other_run(out, task, sites.names, config)
     _keep_config(config, out)
-    return run_task(task_of(config), sites, out, trackers=build_trackers(config))
+    return run_task(task, sites, out, trackers=build_trackers(config))
 
 
 def load_all_data(
@@ -101,9 +114,10 @@ def run_centralized(
     config: RunConfig, data: Mapping[str, SiteData], out: Path, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Train one site alone, or the patients of several pooled, into ``out``; returns the run's metrics."""
-    _keep_config(config, out)
     task = centralized(task_of(config))
     name, own = next(iter(data.items())) if len(data) == 1 else (POOLED, pool(data))
+    _refuse_other_run(out, task, (name,), config)
+    _keep_config(config, out)
     site = Site(name, lambda: own, task, out / "sites" / name, progress)
     metrics = run_task(task, LocalSites([site]), out, trackers=build_trackers(config))
     if own.test:
@@ -120,12 +134,21 @@ def run_comparison(
     out: Path,
     progress: Progress | None = None,
     train_federated: Callable[[Path], None] | None = None,
+    jobs: int = 1,
 ) -> dict[str, Any]:
-    """Train and judge every arm into ``out`` and choose the report's examples; returns the comparison."""
+    """Train and judge every arm into ``out`` and choose the report's examples; returns the comparison.
+
+    jobs : how many of the pooled and local arms are trained at once (0: as many as fit the machine's cores).
+    """
     task = task_of(config)
-    _keep_config(config, out)
-    for arm in arms_of(tuple(data), out):
-        _keep_config(config, arm.folder)
+    if (out / "checkpoints").exists():
+        raise InputError(f"{out}: holds a run that is no comparison; give another --out")
+    arms = arms_of(tuple(data), out)
+    for arm in arms:
+        _refuse_other_run(arm.folder, *task_of_arm(arm, task), config)
+    for folder in (out, *(arm.folder for arm in arms)):
+        _keep_config(config, folder)
+    train_at_once(config, [arm for arm in arms if arm.kind != "federated"], out, jobs, progress)
     result = compare(
         task,
         data,
@@ -136,12 +159,39 @@ def run_comparison(
         oracle=oracle_of(config),
         progress=progress,
     )
-    federated = arms_of(tuple(data), out)[0].folder
+    federated = arms[0].folder
     _, segmentation, _ = final_weights(federated)
     save_examples(
         out / "examples.npz", task, segmentation, pool(data).test, Predictions.load(federated / "predictions.npz")
     )
     return result
+
+
+def train_at_once(
+    config: RunConfig, arms: Sequence[Arm], out: Path, jobs: int, progress: Progress | None = None
+) -> None:
+    """Train arms in ``jobs`` processes of ``runtime.threads`` threads each; the bits do not depend on ``jobs``.
+
+    jobs : 0 fits the machine's cores. With one process at a time nothing is done here: ``compare`` trains in this one.
+    """
+    workers = jobs or max(1, (os.cpu_count() or 1) // config.runtime.threads)
+    if min(workers, len(arms)) < 2:
+        return
+    what = f"{len(arms)} arms, {workers} at a time"
+    if progress is not None:
+        progress(what, 0, len(arms))
+    with multiprocessing.get_context("spawn").Pool(workers, maxtasksperchild=1) as processes:
+        names = processes.imap_unordered(_train_alone, [(config, arm, out) for arm in arms])
+        for done, name in enumerate(names, 1):
+            if progress is not None:
+                progress(f"{what}: {name} is trained", done, len(arms))
+
+
+def _train_alone(job: tuple[RunConfig, Arm, Path]) -> str:
+    """Train one arm in a process of its own."""
+    config, arm, out = job
+    train_arm(arm, task_of(config), load_all_data(config, out))
+    return arm.name
 
 
 def evaluate_run(run: Path, cohort: Path, layout: str, split: str, progress: Progress | None = None) -> dict[str, Any]:
@@ -185,6 +235,21 @@ def oracle_of(config: RunConfig) -> dict[str, float] | None:
     folders = {Path(site.path).parent for site in config.sites}
     folder = next(iter(folders))
     return read_truth(folder) if len(folders) == 1 and (folder / "truth").is_dir() else None
+
+
+def _refuse_other_run(out: Path, task: Task, sites: Sequence[str], config: RunConfig) -> None:
+    """Raise InputError, before anything is written, where ``out`` holds something else than this run."""
+    if (out / "arms").exists():
+        raise InputError(f"{out}: holds a comparison; give another --out")
+    refuse_other_task(out, task, sites)
+    kept = out / "config.yaml"
+    if not kept.exists() or not (out / "checkpoints").exists():
+        return
+    before = {site.name: site for site in load_config(kept).sites}
+    for site in config.sites:
+        known = before.get(site.name, site)
+        if site.name in (*sites, *(before if POOLED in sites else ())) and known != site:
+            raise InputError(f"{out}: holds a run on {known.path}, not {site.path} ({site.name}); give another --out")
 
 
 def _keep_config(config: RunConfig, folder: Path) -> None:

@@ -109,7 +109,7 @@ class Step:
 def timed(step: Step) -> tuple[float, float]:
     """(wall, processor) seconds of one step; on a GPU both are the time between two events on the stream."""
     if step.device == "cuda":
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
         start.record()
         step()

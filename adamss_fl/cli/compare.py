@@ -15,6 +15,9 @@ def compare(
         Literal["flower", "local"],
         typer.Option(help="How the federated arm's messages travel: Flower's simulation engine, or this process."),
     ] = "flower",
+    jobs: Annotated[
+        int, typer.Option(min=0, help="Arms trained at once, in processes of their own; 0 fits the machine's cores.")
+    ] = 0,
     overrides: SetOption = [],  # noqa: B006 - typer reads the default, nothing changes it
     json: JsonOption = False,
 ) -> None:
@@ -33,7 +36,8 @@ def compare(
 
     with following("compare") as report:
         data = load_all_data(settings, out, report)
-        result = run_comparison(settings, data, out, report, over_flower if transport == "flower" else None)
+        federated = over_flower if transport == "flower" else None
+        result = run_comparison(settings, data, out, report, federated, jobs)
     if json:
         emit({"run": out, **result}, json)
         return

@@ -28,7 +28,7 @@ def phantom(
 
     if not 0 < test < 1:
         raise InputError(f"--test: must be between 0 and 1, not {test}")
-    with following("phantom patients") as report:
+    with following("phantom patients", one_task=True) as report:
         summary = make_phantom(out, sites=sites, patients=patients, size=size, seed=seed, progress=report)
     result = {"sites": summary.sites, "patients": summary.patients, "events": summary.events}
     emit(result | {"oracle_c_index": oracle_c_index(out, summary.folders, SplitSettings(test=test))}, json)

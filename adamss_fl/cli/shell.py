@@ -138,7 +138,7 @@ def progress(description: str, total: int) -> Iterator[Callable[[str], None]]:
 
     Where stderr is no terminal, a line is printed at the start, at the end and about every ten seconds.
     """
-    with following(description) as report:
+    with following(description, one_task=True) as report:
         done = 0
         report("", 0, total)
 
@@ -151,10 +151,13 @@ def progress(description: str, total: int) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def following(description: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Like ``progress``, for work that reports itself: yields a callback ``report(note, done, total)``."""
+def following(description: str, one_task: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """Like ``progress``, for work that reports itself: yields a callback ``report(note, done, total)``.
+
+    one_task : all reports count towards one total, whose end is always printed; else many tasks follow each other.
+    """
     if not console.is_terminal:
-        yield _line_reporter(description)
+        yield _line_reporter(description, one_task)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -164,13 +167,13 @@ def following(description: str) -> Iterator[Callable[[str, int, int], None]]:
         yield lambda note, done, total: bars.update(task, completed=done, total=total, note=note)
 
 
-def _line_reporter(description: str) -> Callable[[str, int, int], None]:
+def _line_reporter(description: str, one_task: bool) -> Callable[[str, int, int], None]:
     last = -math.inf
 
     def report(note: str, done: int, total: int) -> None:
         nonlocal last
         now = time.monotonic()
-        if done >= total or now - last >= SECONDS_BETWEEN_LINES:
+        if (one_task and done >= total) or now - last >= SECONDS_BETWEEN_LINES:
             last = now
             print(f"{description}: {done} of {total}{'  ' + note if note else ''}", file=sys.stderr, flush=True)
 

@@ -38,12 +38,12 @@ class Hazard:
     shape, scale_days : Weibull baseline.
     """
 
-    log_volume: Term = Term(0.9, 2.77, 0.63)
+    log_volume: Term = Term(1.0, 2.77, 0.63)
     heterogeneity: Term = Term(0.4, 0.42, 0.23)
-    peak_suv: Term = Term(0.5, 9.5, 2.95)
-    nodes: Term = Term(0.8, 1.25, 1.04)
-    age_years: Term = Term(0.25, 60.0, 9.0)
-    hpv: Term = Term(-0.3, 0.6, 0.49)
+    peak_suv: Term = Term(0.6, 9.5, 2.95)
+    nodes: Term = Term(1.0, 1.25, 1.04)
+    age_years: Term = Term(0.3, 60.0, 9.0)
+    hpv: Term = Term(-0.35, 0.6, 0.49)
     shape: float = 1.3
     scale_days: float = 1500.0
 

@@ -20,11 +20,11 @@ from adamss_fl.evaluation.scores import score_with_sites
 from adamss_fl.federation.files import write_json
 from adamss_fl.federation.local_sites import LocalSites
 from adamss_fl.federation.run import final_weights, run_federation
-from adamss_fl.federation.settings import FederationSettings
+from adamss_fl.federation.settings import FederationSettings, StageName
 from adamss_fl.federation.site import Progress, Site, SiteData
 from adamss_fl.federation.task import Task
 from adamss_fl.imaging import Sample
-from adamss_fl.survival import NoComparablePairs, concordance, paired_difference
+from adamss_fl.survival import NoComparablePairs, concordance_counts, paired_difference
 
 ArmKind = Literal["federated", "pooled", "local"]
 POOLED = "pooled"
@@ -68,15 +68,19 @@ def pool(data: Mapping[str, SiteData]) -> SiteData:
     return SiteData(train=joined("train"), validation=joined("validation"), test=joined("test"))
 
 
+def task_of_arm(arm: Arm, task: Task) -> tuple[Task, tuple[str, ...]]:
+    """The task that an arm trains, and the names of the sites it trains over."""
+    if arm.kind == "federated":
+        return task, arm.sites
+    return centralized(task), (POOLED,) if arm.kind == "pooled" else arm.sites
+
+
 def train_arm(arm: Arm, task: Task, data: Mapping[str, SiteData], progress: Progress | None = None) -> None:
     """Train one arm in this process, or go on with it, or do nothing where it is finished."""
-    if arm.kind == "federated":
-        sites = [_site(name, task, data[name], arm.folder, progress) for name in arm.sites]
-        run_federation(task, LocalSites(sites), arm.folder, evaluate_test=False)
-        return
-    name, own = (POOLED, pool(data)) if arm.kind == "pooled" else (arm.sites[0], data[arm.sites[0]])
-    alone = centralized(task)
-    run_federation(alone, LocalSites([_site(name, alone, own, arm.folder, progress)]), arm.folder, evaluate_test=False)
+    own_task, names = task_of_arm(arm, task)
+    known = {POOLED: pool(data)} if arm.kind == "pooled" else data
+    sites = [_site(name, own_task, known[name], arm.folder, progress) for name in names]
+    run_federation(own_task, LocalSites(sites), arm.folder, evaluate_test=False)
 
 
 def predict_arm(arm: Arm, task: Task, data: Mapping[str, SiteData], progress: Progress | None = None) -> Predictions:
@@ -91,7 +95,12 @@ def predict_arm(arm: Arm, task: Task, data: Mapping[str, SiteData], progress: Pr
     for name in sorted(data):
         if data[name].test:
             site = _site(name, task, data[name], arm.folder, None)
-            own = [site.personal_weights(weights, state["run"]) for weights in (survival, segmentation)]
+            last = len(task.plan.rounds)
+            rounds = (last, task.plan.last_round_of("segmentation") or last)
+            own = [
+                site.personal_weights(weights, state["run"], round_)
+                for weights, round_ in zip((survival, segmentation), rounds, strict=True)
+            ]
             parts.append(predict(task, own[0], own[1], data[name].test, edges, report))
     return join(parts)
 
@@ -135,7 +144,7 @@ def compare(
         "test_patients": len(test),
         "test_events": sum(sample.event for sample in test),
         "test_patients_sha256": hash_of_patients(test),
-        "budget": {f"{stage}_{unit(task)}": length for stage, length in task.plan.stage_lengths().items()},
+        "budget": {f"{stage}_{unit(task, stage)}": length for stage, length in task.plan.stage_lengths().items()},
         **oracle_figures(test, oracle),
         "arms": {arm.name: _arm_figures(arm, data, found[arm.name], bootstrap, task.seed) for arm in arms},
         "gaps": gaps(found, bootstrap, task.seed),
@@ -170,11 +179,16 @@ def gaps(found: Mapping[str, Predictions], bootstrap: int, seed: int) -> dict[st
 
 
 def oracle_figures(test: Sequence[Sample], oracle: Mapping[str, float] | None) -> dict[str, Any]:
-    """C-index of the true log hazard on the test patients; None where the truth of any of them is unknown."""
+    """C-index of the true log hazard on the test patients.
+
+    None where the truth of any of them is unknown or no pair is comparable.
+    """
     if oracle is None or any(sample.patient_id not in oracle for sample in test):
         return {"oracle_c_index": None, "oracle_comparable_pairs": None}
     times, events = [sample.time_days for sample in test], [sample.event for sample in test]
-    counts = concordance(times, events, [oracle[sample.patient_id] for sample in test])
+    counts = concordance_counts(times, events, [oracle[sample.patient_id] for sample in test])
+    if not counts.comparable_pairs:
+        return {"oracle_c_index": None, "oracle_comparable_pairs": 0}
     return {"oracle_c_index": counts.c_index, "oracle_comparable_pairs": counts.comparable_pairs}
 
 
@@ -184,9 +198,10 @@ def hash_of_patients(samples: Sequence[Sample]) -> str:
     return hashlib.sha256("\x1e".join(names).encode()).hexdigest()
 
 
-def unit(task: Task) -> str:
-    """``epochs`` or ``steps``, whichever the plan's blocks are measured in."""
-    return "epochs" if task.plan.blocks[0].epochs is not None else "steps"
+def unit(task: Task, stage: StageName) -> str:
+    """``epochs`` or ``steps``, whichever the plan measures ``stage`` in."""
+    block = next(block for block in task.plan.blocks if stage in block.stages)
+    return "epochs" if block.epochs is not None else "steps"
 
 
 def _site(name: str, task: Task, data: SiteData, folder: Path, progress: Progress | None) -> Site:

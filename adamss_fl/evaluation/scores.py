@@ -7,26 +7,28 @@ import numpy as np
 
 from adamss_fl.evaluation.predictions import Predictions
 from adamss_fl.federation.merging import MAPS, dsc_or_none
-from adamss_fl.survival import NoComparablePairs, bootstrap_interval, concordance
+from adamss_fl.survival import NoComparablePairs, bootstrap_interval, concordance_counts
 from adamss_fl.survival.calibration import calibration, survival_at
 
 
 def score(predictions: Predictions, bootstrap: int, seed: int) -> dict[str, Any]:
     """Figures of one group of patients.
 
-    Returns ``patients``, ``events``, ``c_index`` with ``ci_low`` and ``ci_high`` (95 %, percentile bootstrap over
-    patients; None where no pair is comparable), ``comparable_pairs`` and ``dsc`` {tumour, nodes} aggregated over the
-    patients with a reference mask (None where nothing is in reference or prediction).
+    Returns ``patients``, ``events``, ``c_index`` (None where no pair is comparable) with ``ci_low`` and ``ci_high``
+    (95 %, percentile bootstrap over patients; None where no resample has a comparable pair), ``comparable_pairs`` and
+    ``dsc`` {tumour, nodes} aggregated over the patients with a reference mask (None where nothing is in reference or
+    prediction).
     """
     p = predictions
     figures: dict[str, Any] = {"patients": len(p.patient), "events": int(p.event.sum())}
+    counts = concordance_counts(p.time_days, p.event, p.risk)
+    pairs = counts.comparable_pairs
+    figures.update(c_index=counts.c_index if pairs else None, ci_low=None, ci_high=None, comparable_pairs=pairs)
     try:
-        counts = concordance(p.time_days, p.event, p.risk)
         interval = bootstrap_interval(p.time_days, p.event, p.risk, bootstrap, seed)
-        figures.update(c_index=counts.c_index, ci_low=interval.low, ci_high=interval.high)
-        figures.update(comparable_pairs=counts.comparable_pairs)
-    except NoComparablePairs:
-        figures.update(c_index=None, ci_low=None, ci_high=None, comparable_pairs=0)
+        figures.update(ci_low=interval.low, ci_high=interval.high)
+    except NoComparablePairs:  # of the patients, or (with very few of them) of every resample
+        pass
     summed = p.overlap[p.has_mask].sum(axis=0)
     figures["dsc"] = {name: dsc_or_none(summed[index]) for index, name in enumerate(MAPS)}
     return figures

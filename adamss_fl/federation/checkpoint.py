@@ -48,7 +48,8 @@ class Checkpoints:
         """Write one checkpoint atomically and remove those that are neither pinned nor among the newest."""
         target = self.folder / f"round-{checkpoint.round:04d}"
         beside = self.folder / f".round-{checkpoint.round:04d}.{os.getpid()}.part"
-        shutil.rmtree(beside, ignore_errors=True)
+        for left_by_a_crash in self.folder.glob(".round-*.part"):
+            shutil.rmtree(left_by_a_crash)
         beside.mkdir(parents=True)
         blobs = {_MODEL: save_safetensors(as_wire(checkpoint.weights))}
         if checkpoint.aggregator:
@@ -75,17 +76,18 @@ class Checkpoints:
         folder = self.folder / f"round-{round:04d}"
         try:
             state = json.loads((folder / _STATE).read_bytes())
-            blobs = {name: (folder / name).read_bytes() for name in state["sha256"]}
+            facts, digests = state["state"], {_MODEL: state["sha256"][_MODEL], **state["sha256"]}
+            blobs = {name: (folder / name).read_bytes() for name in digests}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{folder}: no whole checkpoint ({type(error).__name__}); use another round") from error
         for name, blob in blobs.items():
-            if hashlib.sha256(blob).hexdigest() != state["sha256"][name]:
+            if hashlib.sha256(blob).hexdigest() != digests[name]:
                 raise InputError(f"{folder / name}: truncated or altered since it was written; use another round")
         try:
             tensors = {name: load_safetensors(blob) for name, blob in blobs.items()}
         except SafetensorError as error:
             raise InputError(f"{folder}: not readable as safetensors; use another round") from error
-        return Checkpoint(round, tensors[_MODEL], tensors.get(_AGGREGATOR, {}), state["state"])
+        return Checkpoint(round, tensors[_MODEL], tensors.get(_AGGREGATOR, {}), facts)
 
     def newest(self) -> Checkpoint | None:
         """The newest whole checkpoint, passing over torn ones; None where there is none."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from adamss_fl.federation.settings import BlockSettings, StageName
+from adamss_fl.federation.settings import BlockSettings, PlanSettings, StageName
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,12 @@ class RoundPlan:
         cls, segmentation_rounds: int, survival_rounds: int, epochs: int | None = 1, steps: int | None = None
     ) -> "RoundPlan":
         """Stage I in all its rounds, then stage II; a stage with 0 rounds is left out."""
-        blocks: list[BlockSettings] = []
-        if segmentation_rounds:
-            blocks.append(BlockSettings(("segmentation",), segmentation_rounds, epochs, steps))
-        if survival_rounds:
-            blocks.append(BlockSettings(("survival",), survival_rounds, epochs, steps))
-        return cls(tuple(blocks))
+        return cls(PlanSettings("sequential", segmentation_rounds, survival_rounds, epochs, steps).resolved())
 
     @classmethod
     def per_round(cls, rounds: int, epochs: int | None = 1, steps: int | None = None) -> "RoundPlan":
         """Both stages at every site in every round."""
-        return cls((BlockSettings(("segmentation", "survival"), rounds, epochs, steps),))
+        return cls(PlanSettings("per-round", rounds, rounds, epochs, steps).resolved())
 
     @property
     def stages(self) -> tuple[StageName, ...]:

@@ -102,6 +102,7 @@ class Rounds:
             "steps": round_.steps,
             "progress": {stage: list(span) for stage, span in round_.progress.items()},
             "edges_days": list(self.identity.edges_days),
+            "block_ends": [each.index for each in self.plan.rounds if each.closes_block],
         }
         shared = self.aggregation.shared(weights)
         absences: list[Absence] = []

@@ -45,7 +45,7 @@ def run_federation(
     metrics_path = out / "metrics.json"
     checkpoints = Checkpoints(out / "checkpoints")
     start = checkpoints.newest()
-    _refuse_other_task(out, start, task, sites)
+    _refuse_other_task(out, start, task, sites.names)
     if metrics_path.exists() and start is not None:
         finished: dict[str, Any] = json.loads(metrics_path.read_text())
         return finished
@@ -78,8 +78,13 @@ def fingerprint(task: Task, sites: Sequence[str]) -> str:
     return hashlib.sha256(plain.encode()).hexdigest()
 
 
-def _refuse_other_task(out: Path, start: Checkpoint | None, task: Task, sites: Sites) -> None:
-    if start is not None and start.state.get("fingerprint") != fingerprint(task, sites.names):
+def refuse_other_task(out: Path, task: Task, sites: Sequence[str]) -> None:
+    """Raise InputError where ``out`` holds a run of another task or of other sites; nothing is written."""
+    _refuse_other_task(out, Checkpoints(out / "checkpoints").newest(), task, sites)
+
+
+def _refuse_other_task(out: Path, start: Checkpoint | None, task: Task, sites: Sequence[str]) -> None:
+    if start is not None and start.state.get("fingerprint") != fingerprint(task, sites):
         raise InputError(f"{out}: holds a run of other settings or sites; give another --out or the same configuration")
 
 
@@ -179,15 +184,15 @@ def _finish(task: Task, rounds: Rounds, checkpoints: Checkpoints, weights: Weigh
     settings = {"split": "test", "edges_days": list(rounds.identity.edges_days)}
     last = len(task.plan.rounds)
 
-    def evaluate(model: Weights) -> dict[str, Any]:
-        replies = rounds.ask("evaluate", last, settings, model)
+    def evaluate(model: Weights, round: int) -> dict[str, Any]:
+        replies = rounds.ask("evaluate", round, settings, model)
         return merge_evaluations({reply.site: reply.figures for reply in replies})
 
     segmentation_round = task.plan.last_round_of("segmentation")
-    test = evaluate(weights) if segmentation_round in (0, last) else None
+    test = evaluate(weights, last) if segmentation_round in (0, last) else None
     if test is None:
-        segmented = evaluate(checkpoints.load(segmentation_round).weights)
-        test = evaluate(weights)
+        segmented = evaluate(checkpoints.load(segmentation_round).weights, segmentation_round)
+        test = evaluate(weights, last)
         if test["patients"]:
             test["dsc_after_survival_stage"], test["dsc"] = test["dsc"], segmented["dsc"]
             for site, figures in test["sites"].items():

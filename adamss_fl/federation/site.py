@@ -126,7 +126,8 @@ class Site:
     def train(self, instruction: Instruction) -> tuple[dict[str, Any], Weights]:
         """Train the stages of one round from the global weights; returns figures and the tensors the site shares.
 
-        settings : ``stages``, ``epochs`` or ``steps``, ``progress`` {stage: [from, to]}, ``edges_days``.
+        settings : ``stages``, ``epochs`` or ``steps``, ``progress`` {stage: [from, to]}, ``edges_days``, ``block_ends``
+        (rounds whose local tensors are needed again at the end of the run).
         """
         settings = instruction.settings
         state = SiteState(self.state_dir, instruction.run)
@@ -166,7 +167,7 @@ class Site:
                 figures["balanced"] = result.balanced
         trained = to_weights(self.model)
         kept.update({f"local/{name}": trained[name] for name in self.local_names})
-        state.save(instruction.round, kept)
+        state.save(instruction.round, kept, settings.get("block_ends", ()))
         return figures, {name: array for name, array in trained.items() if name not in self.local_names}
 
     def evaluate(self, instruction: Instruction) -> dict[str, Any]:
@@ -199,9 +200,9 @@ class Site:
             **_losses(seen),
         }
 
-    def personal_weights(self, weights: Weights, run: str) -> Weights:
-        """The global weights with the newest state of this site's local groups laid over them."""
-        private = SiteState(self.state_dir, run).before(1 << 30)
+    def personal_weights(self, weights: Weights, run: str, round: int | None = None) -> Weights:
+        """The global weights of ``round`` (None: the newest) with this site's local groups as of it laid over them."""
+        private = SiteState(self.state_dir, run).before(1 << 30 if round is None else round + 1)
         return {**weights, **{name: private.get(f"local/{name}", weights[name]) for name in self.local_names}}
 
     def _set_weights(self, instruction: Instruction, private: Weights) -> None:

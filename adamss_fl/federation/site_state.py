@@ -1,5 +1,6 @@
 """What a site keeps to itself between rounds, on its own disk: optimiser state and tensors of local groups."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors.numpy import load_file as load_safetensors
@@ -26,12 +27,17 @@ class SiteState:
         earlier = [number for number in self._rounds() if number < round]
         return load_safetensors(self._path(earlier[-1])) if earlier else {}
 
-    def save(self, round: int, state: Weights) -> None:
-        """Keep ``state`` as that after ``round``; later rounds, and all but a few earlier ones, are forgotten."""
+    def save(self, round: int, state: Weights, block_ends: Sequence[int] = ()) -> None:
+        """Keep ``state`` as that after ``round``; later rounds are forgotten.
+
+        So are earlier ones, but for a few and for the newest at or before each of ``block_ends``: the models of those
+        rounds are applied again when the run is over, with the local tensors that go with them.
+        """
         write_atomically(self._path(round), save_safetensors(state))
         rounds = self._rounds()
-        place = rounds.index(round)
-        for number in rounds[: max(0, place + 1 - _KEPT)] + rounds[place + 1 :]:
+        earlier = [number for number in rounds if number <= round]
+        of_blocks = {max((number for number in earlier if number <= end), default=round) for end in block_ends}
+        for number in set(rounds) - set(earlier[-_KEPT:]) - of_blocks:
             self._path(number).unlink()
 
     def _path(self, round: int) -> Path:

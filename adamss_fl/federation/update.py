@@ -1,5 +1,6 @@
 """A site's training reply, checked by name before it counts."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from adamss_fl.federation.messages import Absence, Instruction, Reply, Weights
+from adamss_fl.model.encoder import LEVELS
 
 
 @dataclass(frozen=True)
@@ -39,21 +41,35 @@ def check_update(reply: Reply, instruction: Instruction, shared: Weights) -> Upd
 
     shared : the tensors a site must send, with the shapes and dtypes they must have.
     Refused are: another run, round or attempt; a missing, extra, wrong-shaped, wrong-typed or non-finite tensor; a
-    number of patients or steps that is not a positive whole number.
+    number of patients or steps that is not a positive whole number; a loss or gate opening that is not finite.
     """
     stale = check_envelope(reply, instruction)
     if stale is not None:
         return stale
     problem = _weights_problem(reply.weights or {}, shared)
-    if problem is None:
-        for name in ("patients", "steps"):
-            value = reply.figures.get(name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                problem = f"figure {name!r} is not a positive whole number"
+    problem = problem or _figures_problem(reply.figures)
     if problem is not None:
         return Absence(reply.site, "refused_reply", problem)
     figures = reply.figures
     return Update(reply.site, figures["patients"], figures["steps"], dict(reply.weights or {}), figures)
+
+
+def _figures_problem(figures: Mapping[str, Any]) -> str | None:
+    for name in ("patients", "steps"):
+        value = figures.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            return f"figure {name!r} is not a positive whole number"
+    opening = figures.get("gate_opening")
+    if not isinstance(opening, (list, tuple)) or len(opening) != LEVELS or not all(map(_is_finite, opening)):
+        return f"figure 'gate_opening' is not {LEVELS} finite numbers"
+    for name, value in figures.items():
+        if name.startswith("loss.") and not _is_finite(value):
+            return "a loss is not a finite number"
+    return None
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _weights_problem(weights: Weights, shared: Weights) -> str | None:

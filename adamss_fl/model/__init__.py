@@ -1,6 +1,7 @@
 """The network: Ada-fusion encoder, Ada-focus decoder, two heads, and its weights as named groups of arrays."""
 
 from adamss_fl.model.groups import GROUPS, count_parameters, group_of, parameter_groups
+from adamss_fl.model.layout import keep_freed_memory
 from adamss_fl.model.network import AdaMSS, ModelOutput
 from adamss_fl.model.precision import autocast, prepare, prepare_images
 from adamss_fl.model.settings import ModelSettings
@@ -16,6 +17,7 @@ __all__ = [
     "autocast",
     "count_parameters",
     "group_of",
+    "keep_freed_memory",
     "load_weights",
     "parameter_groups",
     "prepare",

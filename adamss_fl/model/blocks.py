@@ -11,6 +11,7 @@ from adamss_fl.model.layout import keep_layout
 from adamss_fl.model.narrow_norm import is_narrow, narrow_batch_norm_relu
 from adamss_fl.model.precision import at_least_fp32, needs_fp32_convolution, without_autocast
 from adamss_fl.model.settings import ModelSettings
+from adamss_fl.model.upsampled import conv_with_upsampled, nearest_up2, pays_off
 
 
 class Conv3d(nn.Conv3d):
@@ -62,7 +63,10 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (B,in,D,H,W) -> (B,out,D,H,W), not negative."""
-        y = self.conv(x)
+        return self.after_conv(self.conv(x))
+
+    def after_conv(self, y: Tensor) -> Tensor:
+        """Norm and ReLU of the convolution's output ``y``, which may be overwritten."""
         if is_narrow(y, self.norm):
             return narrow_batch_norm_relu(y, cast(nn.BatchNorm3d, self.norm))
         return functional.relu(self.norm(y), inplace=True)
@@ -80,10 +84,23 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (B,in,D,H,W) -> (B,out,D,H,W)."""
-        y = cast(Tensor, self.convs[0](x) + self.shortcut(x))
+        return self._further(self.convs[0](x) + self.shortcut(x))
+
+    def with_upsampled(self, s: Tensor, g: Tensor) -> Tensor:
+        """The block on concat(``s``, nearest_up2(``g``)): s (B,Cs,D,H,W), g (B,Cg,D/2,H/2,W/2) -> (B,out,D,H,W)."""
+        if not pays_off(s, g):
+            return self.forward(torch.cat((s, nearest_up2(g)), 1))
+        return self._further(_on_upsampled(self.convs[0], s, g) + _on_upsampled(self.shortcut, s, g))
+
+    def _further(self, y: Tensor) -> Tensor:
         for conv in self.convs[1:]:
             y = conv(y) + y
         return y
+
+
+def _on_upsampled(block: nn.Module, s: Tensor, g: Tensor) -> Tensor:
+    assert isinstance(block, ConvBlock)
+    return block.after_conv(conv_with_upsampled(s, g, block.conv.weight, block.conv.bias))
 
 
 class AttentionGate(nn.Module):

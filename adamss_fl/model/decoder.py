@@ -1,24 +1,12 @@
 """The Ada-focus decoder: one trunk for both heads."""
 
-from typing import cast
-
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from adamss_fl.model.blocks import AttentionGate, ResBlock
 from adamss_fl.model.encoder import level_name
-from adamss_fl.model.layout import keep_layout
-from adamss_fl.model.precision import without_autocast
 from adamss_fl.model.settings import ModelSettings
 
 CONVS_PER_LEVEL = {4: 4, 3: 3, 2: 3, 1: 2}
-
-
-def nearest_up2(x: Tensor) -> Tensor:
-    """Nearest-neighbour upsampling by 2: (B,C,D,H,W) -> (B,C,2D,2H,2W)."""
-    with without_autocast(x):
-        return functional.interpolate(keep_layout(x), scale_factor=2, mode="nearest")
 
 
 class DecoderLevel(nn.Module):
@@ -32,7 +20,7 @@ class DecoderLevel(nn.Module):
 
     def forward(self, feature: Tensor, deeper: Tensor) -> Tensor:
         """``feature`` (B,C,D,H,W), ``deeper`` (B,2C,D/2,H/2,W/2) -> (B,C,D,H,W)."""
-        return cast(Tensor, self.block(torch.cat((self.attention(feature, deeper), nearest_up2(deeper)), 1)))
+        return self.block.with_upsampled(self.attention(feature, deeper), deeper)
 
 
 class AdaFocusDecoder(nn.Module):

@@ -60,8 +60,8 @@ def prepare_weights(model: nn.Module, last: bool) -> None:
 def keep_freed_memory() -> bool:
     """Tell glibc to keep the memory that a training step frees, for the next step; False where this is not glibc.
 
-    By default each large activation is a fresh mapping, and touching its pages for the first time costs up to a tenth of
-    a CPU step. Peak memory is the same; it is given back when the process ends. Affects the whole process.
+    By default each large activation is a fresh mapping, and touching its pages for the first time costs up to a tenth
+    of a CPU step. Peak memory is the same; it is given back when the process ends. Affects the whole process.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -2,7 +2,8 @@
 
 PyTorch's channels-last batch norm works through the channels of one voxel at a time, so with 2 or 4 channels most of
 each vector register is idle. Here neighbouring voxels are folded into the channel axis and the work is done on wide
-rows. The function is the same (Ioffe and Szegedy, arXiv 1502.03167): biased variance to normalise, unbiased in the running one.
+rows. The function is the same (Ioffe and Szegedy, arXiv 1502.03167): biased variance to normalise, unbiased in the
+running one.
 """
 
 import math

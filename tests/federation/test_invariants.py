@@ -56,9 +56,7 @@ def test_one_full_batch_step_at_each_site_equals_one_pooled_step(stages: tuple[i
     task = replace(task, stages=replace(task.stages, edges_days=(0.0, 150.0, 250.0, 400.0, 2000.0)))
 
     def stepping(batch: int) -> Task:
-        stage = replace(
-            task.stages.survival, optimizer="sgd", schedule="constant", learning_rate=0.1, batch_size=batch
-        )
+        stage = replace(task.stages.survival, optimizer="sgd", schedule="constant", learning_rate=0.1, batch_size=batch)
         return replace(task, stages=replace(task.stages, segmentation=stage, survival=stage))
 
     # A site's full batch is its own size: each is given a task of its own that differs in nothing else.

@@ -80,9 +80,7 @@ def test_loss_falls() -> None:
     first = train_stage(model, SAMPLES, work, still, ONE_THREAD_FP32)
     last = first
     for seed in range(1, 12):
-        last = train_stage(
-            model, SAMPLES, replace(work, seed=seed), still, ONE_THREAD_FP32, optimizer=last.optimizer
-        )
+        last = train_stage(model, SAMPLES, replace(work, seed=seed), still, ONE_THREAD_FP32, optimizer=last.optimizer)
     assert last.losses["segmentation"] < first.losses["segmentation"] - 0.1
 
 

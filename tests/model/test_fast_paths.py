@@ -1,0 +1,129 @@
+"""Every faster way to a result gives the result of the plain operators, and its gradients."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adamss_fl.model import AdaMSS, ModelSettings, autocast, prepare
+from adamss_fl.model.layout import channels_last, is_channels_last, keep_freed_memory, keep_layout
+from adamss_fl.model.narrow_norm import is_narrow, narrow_batch_norm_relu
+from adamss_fl.model.upsampled import cell_kernels, conv_with_upsampled, pays_off
+
+
+def gradients(y: Tensor, inputs: list[Tensor], seen: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(y, inputs, seen)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("last", [False, True])
+def test_convolution_on_the_small_map_equals_the_one_on_the_upsampled(kernel: int, last: bool) -> None:
+    torch.manual_seed(0)
+    s, g = torch.randn(2, 3, 6, 4, 8).double(), torch.randn(2, 4, 3, 2, 4).double()
+    weight, bias = torch.randn(5, 7, kernel, kernel, kernel).double(), torch.randn(5).double()
+    inputs = [(channels_last(x) if last and x.dim() == 5 else x).requires_grad_() for x in (s, g, weight, bias)]
+    s, g, weight, bias = inputs
+    both = torch.cat((s, functional.interpolate(g, scale_factor=2, mode="nearest")), 1)
+    plain = functional.conv3d(both, weight, bias, padding=kernel // 2)
+    fast = conv_with_upsampled(s, g, weight, bias)
+    torch.testing.assert_close(fast, plain)
+    seen = torch.randn_like(plain)
+    for mine, theirs in zip(gradients(fast, inputs, seen), gradients(plain, inputs, seen), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_cell_kernels_keep_the_sum_of_the_weights() -> None:
+    weight = torch.randn(3, 2, 3, 3, 3).double()
+    sums = cell_kernels(weight).view(8, 3, 2, 8).sum(-1)
+    torch.testing.assert_close(sums, weight.sum((2, 3, 4)).expand(8, 3, 2))
+
+
+def test_the_small_map_is_used_on_large_channels_last_maps_only() -> None:
+    s, g = torch.zeros(1, 2, 16, 16, 16), torch.zeros(1, 4, 8, 8, 8)
+    assert not pays_off(s, g)
+    assert pays_off(channels_last(s), channels_last(g))
+    assert not pays_off(channels_last(s[..., :8, :8, :8]), channels_last(g[..., :4, :4, :4]))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+def test_narrow_norm_equals_batch_norm_and_relu(channels: int, dtype: torch.dtype, tolerance: float) -> None:
+    torch.manual_seed(channels)
+    norm = nn.BatchNorm3d(channels)
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 2)
+        norm.bias.normal_()
+    reference = copy.deepcopy(norm).double()
+    x = channels_last(5 + 3 * torch.randn(2, channels, 8, 4, 6)).to(dtype).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    assert is_narrow(x, norm)
+    mine, plain = narrow_batch_norm_relu(x, norm), torch.relu(reference(exact))
+    assert mine.dtype == dtype
+    assert is_channels_last(mine)
+    torch.testing.assert_close(mine.double(), plain, rtol=tolerance, atol=tolerance)
+    for name, buffer in norm.named_buffers():
+        torch.testing.assert_close(buffer.double(), reference.get_buffer(name).double(), rtol=1e-5, atol=1e-6)
+    seen = torch.randn_like(plain)
+    mine_gradients = gradients(mine, [x, norm.weight, norm.bias], seen.to(dtype))
+    plain_gradients = gradients(plain, [exact, reference.weight, reference.bias], seen.to(dtype).double())
+    for a, b in zip(mine_gradients, plain_gradients, strict=True):
+        assert float((a.double() - b).norm() / b.norm()) < tolerance
+
+
+def test_narrow_norm_is_left_to_pytorch_where_it_is_another_function() -> None:
+    x = channels_last(torch.zeros(1, 2, 8, 8, 8))
+    assert is_narrow(x, nn.BatchNorm3d(2))
+    assert not is_narrow(x, nn.BatchNorm3d(2).eval())
+    assert not is_narrow(x, nn.InstanceNorm3d(2))
+    assert not is_narrow(x.contiguous(), nn.BatchNorm3d(2))
+    assert not is_narrow(channels_last(torch.zeros(1, 8, 8, 8, 8)), nn.BatchNorm3d(8))
+
+
+def test_a_one_channel_map_gets_the_strides_of_channels_last() -> None:
+    image = torch.rand(2, 2, 3, 4, 5)[:, 1:]
+    last = channels_last(image)
+    assert torch.equal(last, image)
+    assert torch.empty_like(last.expand(2, 1, 3, 4, 5)).stride() == last.stride()
+    assert last.stride() == (60, 1, 20, 5, 1)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_keep_layout_brings_the_gradient_back(batch: int) -> None:
+    x = channels_last(torch.rand(batch, 2, 4, 4, 4)).requires_grad_()
+    kept = keep_layout(x)
+    assert kept.stride() == x.stride()
+    seen = torch.rand(batch, 2, 4, 4, 4)
+    (gradient,) = torch.autograd.grad(kept, x, seen)
+    assert torch.equal(gradient, seen)
+    assert is_channels_last(gradient)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_no_map_and_no_gradient_leaves_channels_last(batch: int) -> None:
+    """One stray layout slows down every elementwise operator after it. Maps of 4^3 and less may: they are tiny."""
+    model = prepare(AdaMSS(ModelSettings(width=2)))
+    stray: list[str] = []
+
+    def watch(name: str, x: Tensor) -> None:
+        if x.shape[2] > 4 and not is_channels_last(x):
+            stray.append(f"{name} {tuple(x.shape)} {x.stride()}")
+
+    def hook(name: str, output: Tensor) -> None:
+        watch(name, output)
+        output.register_hook(lambda gradient: watch(f"gradient of {name}", gradient))
+
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv3d):
+            module.register_forward_hook(lambda _, __, output, name=name: hook(name, output))
+    with autocast("cpu", "bf16"):
+        output = model(*torch.rand(2, batch, 1, 32, 32, 32))
+    assert output.segmentation is not None
+    assert output.survival is not None
+    (output.segmentation.contiguous().square().mean() + output.survival.mean()).backward()
+    assert not stray
+
+
+def test_kept_memory_is_a_choice_of_glibc_alone() -> None:
+    assert keep_freed_memory() in (True, False)
