@@ -198,13 +198,18 @@ def evaluate_run(run: Path, cohort: Path, layout: str, split: str, progress: Pro
     """A finished run's model on a cohort: C-index with interval and pairs, DSC, calibration; predictions are kept.
 
     split : ``all`` patients with an endpoint, or the ``test`` part of the run's own split.
-    Raises InputError where ``run`` is no finished run or the cohort has no such patient.
+    Raises InputError where ``run`` is no finished run, the cohort has no such patient or is one that the run was
+    trained on (then only ``test`` is honest), or parts of the model stay at the sites.
     """
     config_path = run / "config.yaml"
     if not config_path.exists():
         raise InputError(f"{run}: holds no run (config.yaml is missing); give the folder of a finished run")
     config = load_config(config_path)
     task = task_of(config)
+    if split == "all" and any(Path(site.path).resolve() == cohort.resolve() for site in config.sites):
+        raise InputError(f"{cohort}: the run was trained on some of these patients; use --split test")
+    if any(rule.name == "local" for rule in config.federation.groups.values()):
+        raise InputError(f"{run}: parts of this model stay at its sites, so there is no model for other patients")
     survival, segmentation, state = final_weights(run)
     loaded = load_cohort(cohort, layout)
     chosen = (

@@ -113,10 +113,10 @@ def _check_time_bins(config: "RunConfig", document: Document) -> None:
 def _check_norm(config: "RunConfig", document: Document) -> None:
     """A norm needs two values or more per channel on the deepest map, whose sides are those of the grid over 16."""
     depth, height, width = (side // STRIDE for side in config.imaging.grid)
-    if depth * height * width > 1 or config.model.norm == "group":
+    if depth * height * width > 1:
         return
-    if config.model.norm == "instance":
-        raise document.error(("model", "norm"), "instance norm needs a grid of more than 16 x 16 x 16")
+    if config.model.norm != "batch":
+        raise document.error(("model", "norm"), f"{config.model.norm} norm needs a grid of more than 16 x 16 x 16")
     for stage in ("segmentation", "survival"):
         if getattr(config.stages, stage).batch_size == 1:
             raise document.error(

@@ -120,12 +120,18 @@ def compare(
 
     data : patients of each site by name; train_federated : trains the federated arm into a folder through another
     transport (in this process where None); oracle : true log hazard of each patient, where it is known.
-    Finished arms of an earlier call with the same task are kept. Raises InputError where no site has a test patient.
+    Finished arms of an earlier call with the same task are kept. Raises InputError where no site has a test patient
+    or the plan is measured in steps.
     """
     test = pool(data).test
     if not test:
         raise InputError("split.test: no site has a test patient to compare on; set it above 0")
     _refuse_leakage(data)
+    if any(block.steps is not None for block in task.plan.blocks):
+        raise InputError(
+            "plan.steps: the same steps are fewer passes over more patients, so the arms' budgets would differ; "
+            "give the plan in epochs to compare"
+        )
     arms = arms_of(tuple(data), out)
     found: dict[str, Predictions] = {}
     for arm in arms:

@@ -69,8 +69,9 @@ class Rounds:
             self.events.write("round_start", round_.index, stages=list(round_.stages), rounds=len(rounds))
             updates = self._collect(round_, weights)
             weights = self.aggregation.aggregate(weights, updates, round_.index)
-            self._save(round_, weights)
+            # Recorded first: a crash between the two repeats the round, and of two records the later one is read.
             self._record(round_, updates, weights)
+            self._save(round_, weights)
             last = round_.index == len(rounds)
             if self.validate_every and (round_.index % self.validate_every == 0 or last or round_.closes_block):
                 self._validate(round_, weights)

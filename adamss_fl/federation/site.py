@@ -24,7 +24,15 @@ from adamss_fl.federation.messages import Instruction, Reply, SiteFailure, Weigh
 from adamss_fl.federation.site_state import SiteState
 from adamss_fl.federation.task import Task
 from adamss_fl.imaging import Sample
-from adamss_fl.model import AdaMSS, architecture_hash, load_weights, parameter_groups, prepare, to_weights
+from adamss_fl.model import (
+    AdaMSS,
+    architecture_hash,
+    keep_freed_memory,
+    load_weights,
+    parameter_groups,
+    prepare,
+    to_weights,
+)
 from adamss_fl.plugins import create
 from adamss_fl.survival import TimeGrid, concordance_counts
 from adamss_fl.training import Inference, StageWork, infer, train_stage
@@ -79,6 +87,7 @@ class Site:
     def model(self) -> AdaMSS:
         """The network on the site's device; its weights are whatever was loaded last."""
         runtime = self.task.runtime
+        keep_freed_memory()
         return prepare(AdaMSS(self.task.model), device_of(runtime), runtime.channels_last)
 
     @cached_property

@@ -33,10 +33,36 @@ class SegmentationHead(nn.Module):
         return at_least_fp32(keep_layout(self.conv(feature)))
 
 
+class RunningStandardiser(nn.Module):
+    """(x - mean) / sd per feature with running moments, in training and evaluation alike.
+
+    Unlike batch norm it does not use the batch's own moments, which a batch of few patients leaves too little of the
+    differences between patients; gradients take the moments as constants. It has no parameter.
+    """
+
+    def __init__(self, features: int, momentum: float = 0.05, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.eps = eps
+        self.running_mean: Tensor
+        self.running_var: Tensor
+        self.register_buffer("running_mean", torch.zeros(features))
+        self.register_buffer("running_var", torch.ones(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` (B,F) -> (B,F); in training the moments first move towards those of ``x`` (any B, also 1)."""
+        if self.training:
+            with torch.no_grad():
+                self.running_mean.lerp_(x.mean(0), self.momentum)
+                self.running_var.lerp_((x - self.running_mean).square().mean(0), self.momentum)
+        return (x - self.running_mean) * torch.rsqrt(self.running_var + self.eps)
+
+
 class SurvivalHead(nn.Module):
     """Global average pool of the decoder outputs, the tabular vector, and two linear layers with dropout.
 
-    Sigmoid of output k is the conditional probability of surviving time bin k. All in fp32.
+    Sigmoid of output k is the conditional probability of surviving time bin k. All in fp32. Every patient starts with
+    nearly the same curve, on which half the patients outlive the last bin.
     """
 
     def __init__(self, settings: ModelSettings, decoder_channels: tuple[int, ...]) -> None:
@@ -45,9 +71,13 @@ class SurvivalHead(nn.Module):
         self.dropout = settings.dropout
         self.hidden = nn.Linear(sum(decoder_channels) + settings.tabular, HIDDEN)
         self.output = nn.Linear(HIDDEN, settings.bins)
-        for linear in (self.hidden, self.output):
-            nn.init.kaiming_normal_(linear.weight, nonlinearity="relu" if linear is self.hidden else "linear")
-            nn.init.zeros_(linear.bias)
+        pooled = sum(decoder_channels)
+        self.standardise = RunningStandardiser(pooled) if settings.pooled == "standardised" else nn.Identity()
+        nn.init.kaiming_normal_(self.hidden.weight, nonlinearity="relu")
+        nn.init.zeros_(self.hidden.bias)
+        survived = 0.5 ** (1 / settings.bins)
+        nn.init.normal_(self.output.weight, std=0.01)
+        nn.init.constant_(self.output.bias, math.log(survived / (1 - survived)))
 
     def forward(self, outputs: tuple[Tensor, ...], tabular: Tensor | None) -> Tensor:
         """Decoder ``outputs`` of four levels, ``tabular`` (B,r) or None where r = 0 -> logits (B,K), fp32.
@@ -63,7 +93,9 @@ class SurvivalHead(nn.Module):
             )
         with without_autocast(outputs[0]):
             pooled = [at_least_fp32(keep_layout(output)).mean((2, 3, 4)) for output in outputs]
-            x = torch.cat(pooled if tabular is None else [*pooled, tabular.to(pooled[0].dtype)], 1)
+            x = self.standardise(torch.cat(pooled, 1))
+            if tabular is not None:
+                x = torch.cat([x, tabular.to(x.dtype)], 1)
             x = functional.dropout(x, self.dropout, self.training)
             x = functional.dropout(functional.relu(self.hidden(x)), self.dropout, self.training)
             return cast(Tensor, self.output(x))

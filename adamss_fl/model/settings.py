@@ -14,6 +14,9 @@ class ModelSettings:
     bins : number K of survival time bins.
     tabular : length r of the tabular vector (clinical, radiomics) joined before the survival head.
     dropout : dropout probability in the survival head.
+    pooled : how the pooled decoder features enter the survival head: ``raw`` as published, or ``standardised`` by their
+        own running mean and variance. Patients differ little beside the features' mean, so that raw features are learnt
+        slowly; standardising adds no parameter.
     """
 
     width: int = 8
@@ -22,3 +25,4 @@ class ModelSettings:
     bins: int = 10
     tabular: int = 0
     dropout: float = 0.5
+    pooled: Literal["raw", "standardised"] = "raw"

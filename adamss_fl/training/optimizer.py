@@ -14,11 +14,26 @@ OptimizerState = dict[str, NDArray[Any]]
 
 
 def build_optimizer(trained: Mapping[str, torch.nn.Parameter], settings: StageSettings) -> torch.optim.Optimizer:
-    """Adam with decoupled weight decay (betas 0.9, 0.999), or plain gradient descent."""
-    parameters = list(trained.values())
+    """Adam with decoupled weight decay (betas 0.9, 0.999), or plain gradient descent.
+
+    Every parameter group holds its ``factor``, by which :func:`set_learning_rate` multiplies the rate: ``head_factor``
+    for the heads' parameters, 1 for the trunk's.
+    """
+    heads = [value for name, value in trained.items() if "_head." in name]
+    trunk = [value for name, value in trained.items() if "_head." not in name]
+    groups: list[dict[str, Any]] = [
+        {"params": trunk, "factor": 1.0},
+        {"params": heads, "factor": settings.head_factor},
+    ]
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True)
+        return torch.optim.SGD(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the rate of this step, times each group's factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
 
 
 def dump_optimizer(optimizer: torch.optim.Optimizer, trained: Mapping[str, torch.nn.Parameter]) -> OptimizerState:

@@ -9,6 +9,8 @@ class StageSettings:
     """How one stage (segmentation or survival) is trained.
 
     learning_rate : peak learning rate of Adam (or of plain gradient descent).
+    head_factor : the stage's own head learns at ``learning_rate * head_factor``; above 1 a new head is learnt on a
+        trunk that changes slowly.
     batch_size : patients per step; a site with fewer training patients is refused by name.
     schedule : ``one_cycle`` (warm-up over the first 30 %, cosine to 0), ``steps`` (times 0.5 at 40 % and 0.1 at 80 %
         of the stage, over all rounds), or ``constant``.
@@ -18,9 +20,12 @@ class StageSettings:
     balanced : batches with events and censored patients one to one (stage II only).
     clip_norm : largest norm of the gradient; 0 leaves it as it is.
     proximal_mu : FedProx: mu/2 * |w - w_global|^2 is added to the loss; 0 turns it off.
+    norm_statistics : ``batch`` normalises by each batch, as published; ``frozen`` by the running statistics, which then
+        stay as they are. A batch of few patients hides from the survival head what it reads, the mean of a feature map.
     """
 
     learning_rate: float = 1e-4
+    head_factor: float = 1.0
     batch_size: int = 2
     schedule: Literal["one_cycle", "steps", "constant"] = "one_cycle"
     optimizer: Literal["adam", "sgd"] = "adam"
@@ -29,6 +34,7 @@ class StageSettings:
     balanced: bool = False
     clip_norm: float = 0.0
     proximal_mu: float = 0.0
+    norm_statistics: Literal["batch", "frozen"] = "batch"
 
 
 @dataclass(frozen=True)

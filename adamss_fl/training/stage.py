@@ -17,7 +17,13 @@ from adamss_fl.model import AdaMSS, autocast, parameter_groups
 from adamss_fl.segmentation import dice_focal_loss
 from adamss_fl.survival import TimeGrid, discrete_likelihood
 from adamss_fl.training.batches import Batches
-from adamss_fl.training.optimizer import OptimizerState, build_optimizer, dump_optimizer, load_optimizer
+from adamss_fl.training.optimizer import (
+    OptimizerState,
+    build_optimizer,
+    dump_optimizer,
+    load_optimizer,
+    set_learning_rate,
+)
 from adamss_fl.training.schedule import learning_rate
 from adamss_fl.training.seeds import derive_seed
 from adamss_fl.training.settings import RuntimeSettings, StageSettings
@@ -106,11 +112,12 @@ def train_stage(
     sums: dict[str, float] = {}
     opening = torch.zeros(5, dtype=torch.float64)
     model.train()
+    if settings.norm_statistics == "frozen":
+        _freeze_norm_statistics(model)
     first, last = work.progress
     for step, indices in enumerate(batches.draw(total, order)):
         rate = learning_rate(settings, min(1.0, first + (last - first) * (step + 0.5) / total))
-        for group in optimiser.param_groups:
-            group["lr"] = rate
+        set_learning_rate(optimiser, rate)
         batch = as_batch([samples[index] for index in indices], device)
         image, mask = batch.image, batch.mask
         for augmentation in augmentations:
@@ -177,6 +184,13 @@ def as_inputs(image: Tensor, runtime: RuntimeSettings) -> tuple[Tensor, Tensor]:
     """PET and CT (B,1,D,H,W) of an image (B,2,D,H,W), in the run's memory format."""
     layout = torch.channels_last_3d if runtime.channels_last else torch.contiguous_format
     return image[:, 0:1].contiguous(memory_format=layout), image[:, 1:2].contiguous(memory_format=layout)
+
+
+def _freeze_norm_statistics(model: AdaMSS) -> None:
+    """Let batch norms use their running statistics and leave them as they are; scales and shifts still train."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            module.eval()
 
 
 def _add_proximal_gradient(trained: Mapping[str, Tensor], anchor: Mapping[str, Tensor], mu: float) -> None:

@@ -329,7 +329,7 @@ def test_a_torn_checkpoint_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_nothing_about_one_patient_is_in_any_reply(tmp_path: Path) -> None:
-    """Invariant 5 at the seam: identifiers, times, risks of patients appear in no reply; risks.csv stays at the site."""
+    """Invariant 5 at the seam: identifiers, times and risks of patients are in no reply; risks.csv stays."""
     task = make_task((1, 1), validate_every=1)
     data = make_data("a", validation=3)
     replies: list[Reply] = []

@@ -30,6 +30,10 @@ def gradients(precision: str, seed: int) -> dict[str, Tensor]:
         for name, parameter in model.named_parameters():
             if ".contrast." in name:
                 parameter += 0.1 * torch.randn(parameter.shape)
+        # Heads that have learnt, not heads at rest, which pass hardly any gradient on.
+        torch.nn.init.kaiming_normal_(model.survival_head.output.weight, nonlinearity="linear")
+        for bias in (model.survival_head.output.bias, model.segmentation_head.conv.bias):
+            torch.nn.init.zeros_(bias)  # type: ignore[arg-type]
     pet, ct, target = lesions(seed)
     with autocast("cpu", precision):  # type: ignore[arg-type]
         output = model(pet, ct)
