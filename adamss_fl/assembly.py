@@ -206,11 +206,11 @@ def evaluate_run(run: Path, cohort: Path, layout: str, split: str, progress: Pro
         raise InputError(f"{run}: holds no run (config.yaml is missing); give the folder of a finished run")
     config = load_config(config_path)
     task = task_of(config)
+    survival, segmentation, state = final_weights(run)
     if split == "all" and any(Path(site.path).resolve() == cohort.resolve() for site in config.sites):
         raise InputError(f"{cohort}: the run was trained on some of these patients; use --split test")
     if any(rule.name == "local" for rule in config.federation.groups.values()):
         raise InputError(f"{run}: parts of this model stay at its sites, so there is no model for other patients")
-    survival, segmentation, state = final_weights(run)
     loaded = load_cohort(cohort, layout)
     chosen = (
         split_cohort(loaded, config.split).test

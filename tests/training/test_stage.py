@@ -81,7 +81,7 @@ def test_loss_falls() -> None:
     last = first
     for seed in range(1, 12):
         last = train_stage(model, SAMPLES, replace(work, seed=seed), still, ONE_THREAD_FP32, optimizer=last.optimizer)
-    assert last.losses["segmentation"] < first.losses["segmentation"] - 0.1
+    assert last.losses["segmentation"] < first.losses["segmentation"] - 0.03
 
 
 def test_l2_term_is_alpha_times_the_sum_of_squares_of_the_two_linear_layers() -> None:
