@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path(__file__).parent / "accuracy.yaml")
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--patients", type=int, default=200, help="patients per hospital on average")
+    parser.add_argument("--patients", type=int, default=180, help="patients per hospital on average")
     parser.add_argument("--jobs", type=int, default=2, help="arms trained at once, one thread each")
     options = parser.parse_args()
     jobs = [(options, seed, arm) for seed in options.seeds for arm in ARMS]
