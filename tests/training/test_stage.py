@@ -134,3 +134,28 @@ def test_inference_does_not_depend_on_batch_size_and_counts_voxels() -> None:
         expected = [(mask & (sample.mask > 0)).sum((1, 2, 3)), mask.sum((1, 2, 3)), (sample.mask > 0).sum((1, 2, 3))]
         np.testing.assert_array_equal(one.overlap[index], np.stack(expected, axis=1))
     assert one.loss_survival == pytest.approx(many.loss_survival, rel=1e-4)
+
+
+def test_head_factor_multiplies_the_rate_of_the_heads_alone() -> None:
+    """Closed form of plain descent: the heads move k times as far on the same gradient, the trunk as far as before."""
+    start = to_weights(make_model(dropout=0.0))
+    moved = []
+    for factor in (1.0, 3.0):
+        model = make_model(dropout=0.0)
+        plain = settings(optimizer="sgd", schedule="constant", batch_size=6, head_factor=factor)
+        train_stage(model, SAMPLES, StageWork("survival", 0, epochs=1), plain, ONE_THREAD_FP32, grid=GRID)
+        moved.append({name: to_weights(model)[name] - start[name] for name, _ in model.named_parameters()})
+    for name, step in moved[0].items():
+        times = 3.0 if name.startswith("survival_head.") else 1.0
+        np.testing.assert_allclose(moved[1][name], times * step, rtol=1e-3, atol=1e-7, err_msg=name)
+
+
+def test_frozen_norm_statistics_stay_and_everything_else_trains() -> None:
+    model = make_model()
+    before = to_weights(model)
+    frozen = settings(norm_statistics="frozen", schedule="constant")
+    train_stage(model, SAMPLES, StageWork("survival", 0), frozen, ONE_THREAD_FP32, grid=GRID)
+    after = to_weights(model)
+    groups = parameter_groups(model)
+    assert all(np.array_equal(before[name], after[name]) for name in groups["norm_statistics"])
+    assert any(not np.array_equal(before[name], after[name]) for name in groups["decoder"])
