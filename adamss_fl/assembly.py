@@ -46,6 +46,7 @@ def task_of(config: RunConfig) -> Task:
         imaging=config.imaging,
         augmentation=config.augmentation,
         model=config.model,
+        tabular=config.tabular,
         stages=config.stages,
         federation=config.federation,
         runtime=config.runtime,

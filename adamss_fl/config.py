@@ -23,6 +23,7 @@ from adamss_fl.federation.settings import FederationSettings, PlanSettings, Plug
 from adamss_fl.imaging.settings import ImagingSettings
 from adamss_fl.model.settings import ModelSettings
 from adamss_fl.plugins import mistake_text, suggest
+from adamss_fl.radiomics.settings import TabularSettings
 from adamss_fl.training.settings import RuntimeSettings, StagesSettings
 from adamss_fl.yaml_source import Document, Key
 
@@ -36,6 +37,7 @@ class RunConfig:
     seed : of weights, batches, augmentation and bootstrap. ``split.seed`` is separate, so that runs that differ in
         ``seed`` have the same test patients.
     augmentation : plugins applied in order to every training batch.
+    tabular : clinical columns and radiomics features that join the images before the survival head.
     trackers : plugins that receive every round's figures.
     cache : folder of prepared images; None keeps them inside the run's folder.
     """
@@ -47,6 +49,7 @@ class RunConfig:
     imaging: ImagingSettings = field(default_factory=ImagingSettings)
     augmentation: tuple[PluginSettings, ...] = (PluginSettings("affine"),)
     model: ModelSettings = field(default_factory=ModelSettings)
+    tabular: TabularSettings = field(default_factory=TabularSettings)
     stages: StagesSettings = field(default_factory=StagesSettings)
     plan: PlanSettings = field(default_factory=PlanSettings)
     federation: FederationSettings = field(default_factory=FederationSettings)

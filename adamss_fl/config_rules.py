@@ -36,7 +36,7 @@ RANGES: tuple[tuple[str, tuple[Callable[[Any], bool], str]], ...] = (
     ("model.width", _at_least(1)),
     ("model.norm_groups", _at_least(1)),
     ("model.bins", _at_least(1)),
-    ("model.tabular", (lambda length: length == 0, "must be 0: nothing supplies tabular features to a run yet")),
+    ("model.tabular", (lambda length: length == 0, "must be 0: the run sets it from the keys under `tabular`")),
     ("model.dropout", _FRACTION),
     *(
         (f"stages.{stage}.{key}", rule)

@@ -182,7 +182,8 @@ def table(results: Mapping[int, Mapping[str, Any]]) -> str:
     seeds = list(results)
     oracles = ", ".join(f"{results[seed]['oracle_c_index']:.4f}" for seed in seeds)
     counts = ", ".join(str(results[seed]["test_patients"]) for seed in seeds)
-    head = "| arm | C (mean) | C' (mean) | DSC tumour | DSC nodes | CPU s | " + " | ".join(f"C, seed {s}" for s in seeds)
+    head = " | ".join(["| arm", "C (mean)", "C' (mean)", "DSC tumour", "DSC nodes", "CPU s"])
+    head += "".join(f" | C, seed {seed}" for seed in seeds)
     lines = [f"Oracle C by seed: {oracles}. Test patients: {counts}.", "", head + " |", "|---" * (6 + len(seeds)) + "|"]
     for name in ARMS:
         rows = [results[seed]["arms"][name] for seed in seeds]

@@ -24,6 +24,7 @@ FLOOR = {
     "federation": 3,
     "training": 2,
     "model": 1,
+    "radiomics": 1,
     "survival": 1,
     "segmentation": 1,
     "imaging": 0,

@@ -7,6 +7,7 @@ from adamss_fl.federation.plan import RoundPlan
 from adamss_fl.federation.settings import FederationSettings, PluginSettings
 from adamss_fl.imaging.settings import ImagingSettings
 from adamss_fl.model.settings import ModelSettings
+from adamss_fl.radiomics.settings import TabularSettings
 from adamss_fl.training.settings import RuntimeSettings, StagesSettings
 
 
@@ -25,6 +26,7 @@ class Task:
     imaging: ImagingSettings = field(default_factory=ImagingSettings)
     augmentation: tuple[PluginSettings, ...] = ()
     model: ModelSettings = field(default_factory=ModelSettings)
+    tabular: TabularSettings = field(default_factory=TabularSettings)
     stages: StagesSettings = field(default_factory=StagesSettings)
     federation: FederationSettings = field(default_factory=FederationSettings)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)

@@ -1,8 +1,8 @@
 """From a patient on disk to the arrays that the network sees."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +41,8 @@ class Sample:
     mask : uint8 (2, D, H, W): GTVp and GTVn.
     has_mask : False where the patient has no label file; ``mask`` is then all zero and says nothing.
     time_days, event : NaN and -1 where the endpoint is unknown.
+    clinical : canonical name -> value as read; None where it is missing.
+    tabular : float32 (r,) encoded clinical and radiomics vector; None until a run's encoding has made it.
     """
 
     patient_id: str
@@ -50,6 +52,8 @@ class Sample:
     has_mask: bool
     time_days: float
     event: int
+    clinical: Mapping[str, str | float | None] = field(default_factory=dict)
+    tabular: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ def prepare_cohort(
                 has_mask=mask is not None,
                 time_days=math.nan if patient.time_days is None else patient.time_days,
                 event=NO_EVENT_KNOWN if patient.event is None else patient.event,
+                clinical=patient.clinical,
             )
         )
         if progress is not None:

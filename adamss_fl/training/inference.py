@@ -59,7 +59,7 @@ def infer(
         part = samples[start : start + batch_size]
         batch = as_batch(part, device)
         with autocast(device, runtime.precision):
-            output = model(*as_inputs(batch.image, runtime))
+            output = model(*as_inputs(batch.image, runtime), batch.tabular)
         predicted = output.segmentation > 0.0
         reference = batch.mask > 0.5
         counts = [(predicted & reference), predicted, reference]

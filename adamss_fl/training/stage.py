@@ -168,7 +168,7 @@ def stage_loss(
     alpha * sum(W^2) over the survival head's linear layers where alpha > 0.
     """
     with autocast(image.device, runtime.precision):
-        output = model(*as_inputs(image, runtime), heads=(stage,))
+        output = model(*as_inputs(image, runtime), batch.tabular, heads=(stage,))
     if stage == "segmentation":
         return {"segmentation": dice_focal_loss(output.segmentation, mask, batch.has_mask)}, output.gate_opening
     assert grid is not None

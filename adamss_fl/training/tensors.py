@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from adamss_fl.imaging import Sample
@@ -13,13 +14,18 @@ from adamss_fl.training.settings import RuntimeSettings
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch on its device: image (B,2,D,H,W) PET and CT, mask (B,2,D,H,W), has_mask (B,), time_days, event (B,)."""
+    """A batch on its device.
+
+    image : (B,2,D,H,W) PET and CT; mask : (B,2,D,H,W); has_mask : (B,); time_days, event : (B,).
+    tabular : (B,r) fp32, or None where the samples carry no tabular vector.
+    """
 
     image: Tensor
     mask: Tensor
     has_mask: Tensor
     time_days: Tensor
     event: Tensor
+    tabular: Tensor | None = None
 
 
 def device_of(runtime: RuntimeSettings) -> torch.device:
@@ -30,7 +36,7 @@ def device_of(runtime: RuntimeSettings) -> torch.device:
 
 
 def as_batch(samples: Sequence[Sample], device: torch.device) -> Batch:
-    """Stack samples into one batch on ``device``."""
+    """Stack samples into one batch on ``device``. Either every sample carries a tabular vector, or none does."""
     image = torch.from_numpy(np.stack([np.asarray(sample.image) for sample in samples]))
     mask = torch.from_numpy(np.stack([np.asarray(sample.mask) for sample in samples]))
     return Batch(
@@ -39,4 +45,13 @@ def as_batch(samples: Sequence[Sample], device: torch.device) -> Batch:
         has_mask=torch.tensor([sample.has_mask for sample in samples], device=device),
         time_days=torch.tensor([sample.time_days for sample in samples], dtype=torch.float64, device=device),
         event=torch.tensor([sample.event for sample in samples], device=device),
+        tabular=_stacked([sample.tabular for sample in samples if sample.tabular is not None], len(samples), device),
     )
+
+
+def _stacked(vectors: Sequence[NDArray[np.float32]], samples: int, device: torch.device) -> Tensor | None:
+    if not vectors:
+        return None
+    if len(vectors) != samples:
+        raise ValueError(f"{samples - len(vectors)} of {samples} samples lack the tabular vector that the others have")
+    return torch.from_numpy(np.stack(vectors)).to(device)
