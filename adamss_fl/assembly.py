@@ -123,7 +123,15 @@ def run_centralized(
     metrics = run_task(task, LocalSites([site]), out, trackers=build_trackers(config))
     if own.test:
         survival, segmentation, state = final_weights(out)
-        found = predict(task, survival, segmentation, own.test, state["edges_days"])
+        found = predict(
+            task,
+            survival,
+            segmentation,
+            own.test,
+            state["edges_days"],
+            tabular=state["tabular"],
+            features=out / "features",
+        )
         found.save(out / "predictions.npz")
         save_examples(out / "examples.npz", task, segmentation, own.test, found)
     return metrics

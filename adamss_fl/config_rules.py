@@ -77,6 +77,7 @@ def check(config: "RunConfig", document: Document) -> None:
     _check_norm(config, document)
     _check_plan(config, document)
     _check_plugins(config, document)
+    _check_tabular(config, document)
 
 
 def _check_sites(config: "RunConfig", document: Document) -> None:
@@ -162,6 +163,32 @@ def _check_plugins(config: "RunConfig", document: Document) -> None:
             _create("aggregator", plugin, document, key)
         elif plugin.settings:
             raise document.error(key, f"'{LOCAL}' has no settings")
+
+
+def _check_tabular(config: "RunConfig", document: Document) -> None:
+    """Every site's layout has the clinical columns, and radiomics have a finished stage I to take their masks from."""
+    for number, column in enumerate(config.tabular.clinical):
+        for site in config.sites:
+            known = plugins.create("cohort_layout", site.layout).clinical
+            if column.name not in known:
+                raise document.error(
+                    ("tabular", "clinical", number, "name"),
+                    f"the layout {site.layout} has no column {column.name!r}; "
+                    f"{plugins.suggest(column.name, known, 'columns')}",
+                )
+    radiomics = config.tabular.radiomics
+    if radiomics is None:
+        return
+    key: Key = ("tabular", "radiomics")
+    _create("feature_extractor", PluginSettings(radiomics.extractor, radiomics.settings), document, (*key, "extractor"))
+    rounds = RoundPlan(config.plan.resolved()).rounds
+    first = next((each.index for each in rounds if "survival" in each.stages), None)
+    last = max((each.index for each in rounds if "segmentation" in each.stages), default=0)
+    if first is None or not 0 < last < first:
+        raise document.error(
+            key,
+            "features come from the masks of a finished stage I: let all segmentation rounds precede the survival rounds",
+        )
 
 
 def _create(point: str, plugin: PluginSettings, document: Document, key: Key) -> None:

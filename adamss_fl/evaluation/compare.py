@@ -90,7 +90,8 @@ def predict_arm(arm: Arm, task: Task, data: Mapping[str, SiteData], progress: Pr
     report = None if progress is None else (lambda done, total: progress(f"{arm.name}: test patients", done, total))
     personal = arm.kind == "federated" and any(rule.name == "local" for rule in task.federation.groups.values())
     if not personal:
-        return predict(task, survival, segmentation, pool(data).test, edges, report)
+        features, test = arm.folder / "features", pool(data).test
+        return predict(task, survival, segmentation, test, edges, report, tabular=state["tabular"], features=features)
     parts = []
     for name in sorted(data):
         if data[name].test:
@@ -101,7 +102,8 @@ def predict_arm(arm: Arm, task: Task, data: Mapping[str, SiteData], progress: Pr
                 site.personal_weights(weights, state["run"], round_)
                 for weights, round_ in zip((survival, segmentation), rounds, strict=True)
             ]
-            parts.append(predict(task, own[0], own[1], data[name].test, edges, report))
+            test, kept = data[name].test, arm.folder / "features" / name
+            parts.append(predict(task, own[0], own[1], test, edges, report, tabular=state["tabular"], features=kept))
     return join(parts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +18,11 @@ from numpy.typing import NDArray
 from adamss_fl.errors import InputError
 from adamss_fl.federation.files import write_atomically
 from adamss_fl.federation.messages import Weights
+from adamss_fl.federation.site_features import SiteFeatures
 from adamss_fl.federation.task import Task
 from adamss_fl.imaging import Sample
 from adamss_fl.model import AdaMSS, load_weights, prepare
+from adamss_fl.radiomics.encoding import TabularEncoding
 from adamss_fl.survival import TimeGrid
 from adamss_fl.training import infer
 from adamss_fl.training.tensors import device_of
@@ -77,17 +80,25 @@ def predict(
     samples: Sequence[Sample],
     edges_days: Sequence[float],
     on_batch: Callable[[int, int], None] | None = None,
+    *,
+    tabular: Mapping[str, Any] | None = None,
+    features: Path | None = None,
 ) -> Predictions:
-    """Apply a run's two models (the final one for survival, the last trained to segment for masks) to ``samples``."""
+    """Apply a run's two models (the final one for survival, the last trained to segment for masks) to ``samples``.
+
+    tabular : the run's encoding, as its state holds it. features : folder of radiomics features (one that goes away
+    where None), which are those of the masks that ``segmentation_weights`` predict.
+    """
     torch.set_num_threads(task.runtime.threads)
-    model = prepare(AdaMSS(task.model), device_of(task.runtime), task.runtime.channels_last)
+    model = prepare(AdaMSS(task.network(tabular)), device_of(task.runtime), task.runtime.channels_last)
     grid = TimeGrid(tuple(edges_days))
-    load_weights(model, survival_weights)
+    load_weights(model, segmentation_weights)
+    samples = with_tabular(task, model, samples, tabular, features)
     seen = infer(model, samples, task.runtime, on_batch=on_batch)
     overlap = seen.overlap
     if segmentation_weights is not survival_weights:
-        load_weights(model, segmentation_weights)
-        overlap = infer(model, samples, task.runtime, on_batch=on_batch).overlap
+        load_weights(model, survival_weights)
+        seen = infer(model, samples, task.runtime, on_batch=on_batch)
     logits = torch.from_numpy(seen.survival_logits)
     return Predictions(
         patient=np.array([sample.patient_id for sample in samples], dtype=np.str_),
@@ -100,6 +111,23 @@ def predict(
         overlap=overlap,
         has_mask=np.array([sample.has_mask for sample in samples], dtype=bool),
     )
+
+
+def with_tabular(
+    task: Task,
+    segmenting: AdaMSS,
+    samples: Sequence[Sample],
+    tabular: Mapping[str, Any] | None,
+    features: Path | None = None,
+) -> tuple[Sample, ...]:
+    """``samples`` with the vectors of a run's encoding; radiomics features come from the masks of ``segmenting``."""
+    if tabular is None:
+        return tuple(samples)
+    with tempfile.TemporaryDirectory() as passing:
+        own = SiteFeatures(task, (Path(passing) if features is None else features) / "features")
+        if TabularEncoding.from_plain(tabular).selected:
+            own.extract(segmenting, samples, {**tabular, "selected": None})
+        return own.attach(samples, tabular)
 
 
 def join(parts: Sequence[Predictions]) -> Predictions:

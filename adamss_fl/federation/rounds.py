@@ -13,6 +13,7 @@ from adamss_fl.federation.events import EventLog
 from adamss_fl.federation.merging import mean_opening, merge_evaluations
 from adamss_fl.federation.messages import Absence, Collected, Instruction, Kind, Reply, Sites, Weights
 from adamss_fl.federation.plan import Round, RoundPlan
+from adamss_fl.federation.reply_checks import figures_problem
 from adamss_fl.federation.settings import FederationSettings
 from adamss_fl.federation.update import Update, check_envelope, check_update
 
@@ -23,11 +24,20 @@ class QuorumLost(AdamssError):
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """The run's name on every message, the time bins that go with its model, and the hash of its task."""
+    """What goes with the run's model on every message and in every checkpoint.
+
+    run : its name; edges_days : time bins; fingerprint : hash of its task.
+    tabular : the encoding of clinical columns and radiomics features as a plain mapping, None where there is none.
+    """
 
     run: str
     edges_days: tuple[float, ...]
     fingerprint: str = ""
+    tabular: Mapping[str, Any] | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """The settings of an instruction that the model cannot be applied without."""
+        return {"edges_days": list(self.edges_days), "tabular": self.tabular}
 
 
 class Rounds:
@@ -57,15 +67,15 @@ class Rounds:
         self.identity = identity
         self.validate_every = validate_every
 
-    def run(self, start: Checkpoint) -> Weights:
-        """Train every round after ``start.round``; returns the final weights.
+    def run(self, start: Checkpoint, stop: int | None = None) -> Weights:
+        """Train every round after ``start.round``, up to round ``stop`` (None: all); returns the weights then.
 
         Raises :class:`QuorumLost` with the absences and their causes; all rounds before it are saved.
         """
         weights = start.weights
         self.aggregation.load_state(start.aggregator)
         rounds = self.plan.rounds
-        for round_ in rounds[start.round :]:
+        for round_ in rounds[start.round : stop]:
             self.events.write("round_start", round_.index, stages=list(round_.stages), rounds=len(rounds))
             updates = self._collect(round_, weights)
             weights = self.aggregation.aggregate(weights, updates, round_.index)
@@ -87,10 +97,13 @@ class Rounds:
         replies, absences = [], list(collected.absences)
         for reply in collected.replies:
             stale = check_envelope(reply, instruction)
-            if stale is None:
-                replies.append(reply)
-            else:
+            problem = None if stale is not None else figures_problem(instruction, reply.figures)
+            if stale is not None:
                 absences.append(stale)
+            elif problem is not None:
+                absences.append(Absence(reply.site, "refused_reply", problem))
+            else:
+                replies.append(reply)
         self._note(round, absences)
         if len(replies) < self.settings.min_sites:
             raise QuorumLost(f"{kind}: {self._shortfall(len(replies), absences)}")
@@ -102,7 +115,7 @@ class Rounds:
             "epochs": round_.epochs,
             "steps": round_.steps,
             "progress": {stage: list(span) for stage, span in round_.progress.items()},
-            "edges_days": list(self.identity.edges_days),
+            **self.identity.settings(),
             "block_ends": [each.index for each in self.plan.rounds if each.closes_block],
         }
         shared = self.aggregation.shared(weights)
@@ -122,7 +135,7 @@ class Rounds:
         identity = self.identity
         state = {
             "run": identity.run,
-            "edges_days": list(identity.edges_days),
+            **identity.settings(),
             "fingerprint": identity.fingerprint,
             "stages": list(round_.stages),
         }
@@ -144,7 +157,7 @@ class Rounds:
         )
 
     def _validate(self, round_: Round, weights: Weights) -> None:
-        settings = {"split": "validation", "edges_days": list(self.identity.edges_days)}
+        settings = {"split": "validation", **self.identity.settings()}
         replies = self.ask("evaluate", round_.index, settings, weights)
         figures = merge_evaluations({reply.site: reply.figures for reply in replies})
         if figures["patients"]:

@@ -18,12 +18,14 @@ from adamss_fl.errors import InputError
 from adamss_fl.federation.aggregation import GroupedAggregation
 from adamss_fl.federation.checkpoint import Checkpoint, Checkpoints
 from adamss_fl.federation.events import EventLog, Tracker
+from adamss_fl.federation.features import agree_on_clinical, agree_on_radiomics
 from adamss_fl.federation.files import write_json
 from adamss_fl.federation.merging import merge_evaluations
 from adamss_fl.federation.messages import Reply, Sites, Weights
 from adamss_fl.federation.rounds import Rounds, RunIdentity
 from adamss_fl.federation.task import Task
 from adamss_fl.model import AdaMSS, architecture_hash, parameter_groups, to_weights
+from adamss_fl.radiomics.encoding import TabularEncoding
 from adamss_fl.survival import TimeGrid
 from adamss_fl.training.seeds import derive_seed
 
@@ -57,7 +59,7 @@ def run_federation(
     else:
         events.write("resume", start.round)
     rounds = _rounds(task, sites, checkpoints, events, start)
-    weights = rounds.run(start)
+    weights = _train(task, rounds, start)
     metrics = _finish(task, rounds, checkpoints, weights) if evaluate_test else _base_metrics(task, rounds)
     write_json(metrics_path, metrics)
     events.write("run_end", len(task.plan.rounds), figures={"c_index": metrics.get("c_index")})
@@ -66,10 +68,10 @@ def run_federation(
     return metrics
 
 
-def initial_weights(task: Task) -> Weights:
-    """The weights every run of this seed and model starts from."""
+def initial_weights(task: Task, tabular: Mapping[str, Any] | None = None) -> Weights:
+    """The weights every run of this seed, model and tabular encoding starts from."""
     torch.manual_seed(derive_seed(task.seed, "initial weights"))
-    return to_weights(AdaMSS(task.model))
+    return to_weights(AdaMSS(task.network(tabular)))
 
 
 def fingerprint(task: Task, sites: Sequence[str]) -> str:
@@ -98,22 +100,32 @@ def _rounds(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog
         GroupedAggregation(task.federation, groups),
         checkpoints,
         events,
-        RunIdentity(start.state["run"], tuple(start.state["edges_days"]), fingerprint=fingerprint(task, sites.names)),
+        RunIdentity(
+            start.state["run"],
+            tuple(start.state["edges_days"]),
+            fingerprint(task, sites.names),
+            start.state["tabular"],
+        ),
         task.validate_every,
     )
 
 
 def _begin(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog) -> Checkpoint:
-    identity = {"run": uuid.uuid4().hex, "edges_days": [], "fingerprint": fingerprint(task, sites.names), "stages": []}
-    start = Checkpoint(0, initial_weights(task), {}, identity)
-    rounds = _rounds(task, sites, checkpoints, events, start)
+    identity: dict[str, Any] = {
+        "run": uuid.uuid4().hex,
+        "edges_days": [],
+        "tabular": None,
+        "fingerprint": fingerprint(task, sites.names),
+        "stages": [],
+    }
+    rounds = _rounds(task, sites, checkpoints, events, Checkpoint(0, {}, {}, identity))
     events.write(
         "run_start",
         task=task.name,
         plan=task.plan.describe(),
         sites=list(sites.names),
         version=__version__,
-        megabytes=round(sum(array.nbytes for array in start.weights.values()) / 1e6, 3),
+        megabytes=round(sum(array.nbytes for array in initial_weights(task).values()) / 1e6, 3),
     )
     described = rounds.ask("describe", 0, {})
     _check_sites(task, described)
@@ -121,9 +133,28 @@ def _begin(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog)
         events.write("site", 0, reply.site, figures=dict(reply.figures))
     edges = _agree_on_edges(task, rounds)
     events.write("time_bins", edges_days=list(edges))
-    start = replace(start, state={**identity, "edges_days": list(edges)})
+    tabular = agree_on_clinical(task.tabular, rounds)
+    if tabular is not None:
+        events.write("tabular", 0, figures={"places": list(tabular.names)})
+    plain = None if tabular is None else tabular.plain()
+    state = {**identity, "edges_days": list(edges), "tabular": plain}
+    start = Checkpoint(0, initial_weights(task, plain), {}, state)
     checkpoints.save(start, pin=True)
     return start
+
+
+def _train(task: Task, rounds: Rounds, start: Checkpoint) -> Weights:
+    """All rounds that are left; where radiomics features join stage II, they are agreed on when stage I is over."""
+    last = task.plan.last_round_of("segmentation")
+    if task.tabular.radiomics is None or start.round > last:
+        return rounds.run(start)
+    rounds.run(start, stop=last)
+    segmented = rounds.checkpoints.load(last)
+    known = TabularEncoding.from_plain(rounds.identity.tabular or {})
+    tabular = agree_on_radiomics(task.tabular.radiomics, known, rounds, last, segmented.weights)
+    rounds.events.write("radiomics", last, figures={"selected": [each.name for each in tabular.selected or ()]})
+    rounds.identity = replace(rounds.identity, tabular=tabular.plain())
+    return rounds.run(segmented)
 
 
 def _check_sites(task: Task, replies: Sequence[Reply]) -> None:
@@ -176,12 +207,13 @@ def _base_metrics(task: Task, rounds: Rounds) -> dict[str, Any]:
         "sites": list(rounds.sites.names),
         "segmentation_round": task.plan.last_round_of("segmentation"),
         "edges_days": list(rounds.identity.edges_days),
+        "tabular": rounds.identity.tabular,
     }
 
 
 def _finish(task: Task, rounds: Rounds, checkpoints: Checkpoints, weights: Weights) -> dict[str, Any]:
     """Figures of the final model on the sites' test patients; DSC is that of the last model trained to segment."""
-    settings = {"split": "test", "edges_days": list(rounds.identity.edges_days)}
+    settings = {"split": "test", **rounds.identity.settings()}
     last = len(task.plan.rounds)
 
     def evaluate(model: Weights, round: int) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from adamss_fl import __version__
 from adamss_fl.errors import InputError
 from adamss_fl.federation.files import write_atomically
 from adamss_fl.federation.messages import Instruction, Reply, SiteFailure, Weights
+from adamss_fl.federation.site_features import SiteFeatures
 from adamss_fl.federation.site_state import SiteState
 from adamss_fl.federation.task import Task
 from adamss_fl.imaging import Sample
@@ -73,6 +74,7 @@ class Site:
         self.state_dir = state_dir
         self._load = load
         self._progress = progress
+        self._model: AdaMSS | None = None
         self._augmentations = [
             create("augmentation", plugin.name, plugin.settings, f"augmentation.{plugin.name}")
             for plugin in task.augmentation
@@ -83,17 +85,24 @@ class Site:
         """The site's patients."""
         return self._load()
 
-    @cached_property
-    def model(self) -> AdaMSS:
-        """The network on the site's device; its weights are whatever was loaded last."""
-        runtime = self.task.runtime
-        keep_freed_memory()
-        return prepare(AdaMSS(self.task.model), device_of(runtime), runtime.channels_last)
+    def network(self, tabular: Mapping[str, Any] | None) -> AdaMSS:
+        """The network for a tabular encoding, on the site's device; its weights are whatever was loaded last."""
+        settings = self.task.network(tabular)
+        if self._model is None or self._model.settings != settings:
+            runtime = self.task.runtime
+            keep_freed_memory()
+            self._model = prepare(AdaMSS(settings), device_of(runtime), runtime.channels_last)
+        return self._model
+
+    @lru_cache(maxsize=2)  # noqa: B019 - a site lives as long as its process
+    def _features(self, run: str) -> SiteFeatures:
+        return SiteFeatures(self.task, self.state_dir / run / "features")
 
     @cached_property
     def local_names(self) -> frozenset[str]:
         """State-dict names of the tensors that stay at the site."""
-        groups = parameter_groups(self.model)
+        with torch.device("meta"):
+            groups = parameter_groups(AdaMSS(self.task.model))
         rules = self.task.federation.groups
         return frozenset(name for group, rule in rules.items() if rule.name == "local" for name in groups[group])
 
@@ -104,7 +113,7 @@ class Site:
         if instruction.kind == "describe":
             figures = self.describe()
         elif instruction.kind == "statistics":
-            figures = self.statistics(instruction.settings)
+            figures = self.statistics(instruction)
         elif instruction.kind == "evaluate":
             figures = self.evaluate(instruction)
         elif instruction.kind == "train":
@@ -119,30 +128,36 @@ class Site:
         splits = asdict(SiteCounts.of(self.data))
         return {"version": __version__, "architecture": architecture_hash(self.task.model), **splits}
 
-    def statistics(self, query: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer a query on the training patients.
+    def statistics(self, instruction: Instruction) -> dict[str, Any]:
+        """Answer a query on the training patients; what each answer holds is in the query's own function.
 
-        ``{"query": "event_times", "edges_days": [...]}`` gives ``counts``: events per cell [edge_i, edge_i+1).
-        Events past the last edge are counted in the last cell.
+        ``event_times`` (see :func:`event_counts`), or a query of :class:`SiteFeatures`; ``radiomics`` comes with the
+        weights of the network that predicts the masks.
         """
-        if query.get("query") != "event_times":
-            raise SiteFailure("unknown_query")
-        edges = np.asarray(query["edges_days"], dtype=np.float64)
-        times = np.array([sample.time_days for sample in self.data.train if sample.event], dtype=np.float64)
-        cells = np.clip(np.searchsorted(edges, times, side="right") - 1, 0, len(edges) - 2)
-        return {"counts": np.bincount(cells, minlength=len(edges) - 1).tolist(), "patients": len(self.data.train)}
+        query, features = instruction.settings, self._features(instruction.run)
+        if query.get("query") == "event_times":
+            return event_counts(self.data.train, query["edges_days"])
+        if query.get("query") == "radiomics":
+            self._set_weights(instruction, SiteState(self.state_dir, instruction.run).before(instruction.round + 1))
+            everyone = (*self.data.train, *self.data.validation, *self.data.test)
+            tabular = query.get("tabular")
+            network = self.network(tabular)
+            return features.extract(network, everyone, tabular, self._on_step("radiomics"))
+        return features.answer(query, self.data.train)
 
     def train(self, instruction: Instruction) -> tuple[dict[str, Any], Weights]:
         """Train the stages of one round from the global weights; returns figures and the tensors the site shares.
 
-        settings : ``stages``, ``epochs`` or ``steps``, ``progress`` {stage: [from, to]}, ``edges_days``, ``block_ends``
-        (rounds whose local tensors are needed again at the end of the run).
+        settings : ``stages``, ``epochs`` or ``steps``, ``progress`` {stage: [from, to]}, ``edges_days``, ``tabular``,
+        ``block_ends`` (rounds whose local tensors are needed again at the end of the run).
         """
         settings = instruction.settings
         state = SiteState(self.state_dir, instruction.run)
         private = state.before(instruction.round)
         self._set_weights(instruction, private)
         grid = TimeGrid(tuple(settings["edges_days"]))
+        model = self.network(settings.get("tabular"))
+        samples = self._features(instruction.run).attach(self.data.train, settings.get("tabular"))
         kept: Weights = {name: array for name, array in private.items() if name.startswith("optimizer/")}
         figures: dict[str, Any] = {"patients": len(self.data.train), "steps": 0}
         for stage in settings["stages"]:
@@ -156,8 +171,8 @@ class Site:
             )
             try:
                 result = train_stage(
-                    self.model,
-                    self.data.train,
+                    model,
+                    samples,
                     work,
                     getattr(self.task.stages, stage),
                     self.task.runtime,
@@ -174,7 +189,7 @@ class Site:
             figures.update({f"loss.{name}": value for name, value in result.losses.items()})
             if stage == "survival":
                 figures["balanced"] = result.balanced
-        trained = to_weights(self.model)
+        trained = to_weights(model)
         kept.update({f"local/{name}": trained[name] for name in self.local_names})
         state.save(instruction.round, kept, settings.get("block_ends", ()))
         return figures, {name: array for name, array in trained.items() if name not in self.local_names}
@@ -182,7 +197,7 @@ class Site:
     def evaluate(self, instruction: Instruction) -> dict[str, Any]:
         """Sums over one split of patients under the given weights, without training.
 
-        settings : ``split`` (validation or test), ``edges_days``.
+        settings : ``split`` (validation or test), ``edges_days``, ``tabular``.
         Figures: ``patients``, ``events``, ``concordance`` (counts of pairs inside this site), ``overlap`` (2, 3) voxels
         (intersection, predicted, reference; tumour, nodes), mean losses, ``gate_opening``. Risks of the test patients
         are written to the site's own ``risks.csv``.
@@ -193,7 +208,9 @@ class Site:
             return {"patients": 0}
         self._set_weights(instruction, SiteState(self.state_dir, instruction.run).before(instruction.round + 1))
         grid = TimeGrid(tuple(instruction.settings["edges_days"]))
-        seen = infer(self.model, samples, self.task.runtime, grid=grid, on_batch=self._on_step(f"evaluate {split}"))
+        samples = self._features(instruction.run).attach(samples, instruction.settings.get("tabular"))
+        model = self.network(instruction.settings.get("tabular"))
+        seen = infer(model, samples, self.task.runtime, grid=grid, on_batch=self._on_step(f"evaluate {split}"))
         days = grid.restricted_mean_days(torch.from_numpy(seen.survival_logits)).numpy()
         if split == "test":
             self._write_risks(samples, days)
@@ -220,7 +237,7 @@ class Site:
             if f"local/{name}" in private:
                 given[name] = private[f"local/{name}"]
         try:
-            load_weights(self.model, given)
+            load_weights(self.network(instruction.settings.get("tabular")), given)
         except InputError as error:
             raise SiteFailure("wrong_architecture") from error
 
@@ -230,7 +247,7 @@ class Site:
             return None
         return lambda done, total: progress(f"{self.name}: {what}", done, total)
 
-    def _write_risks(self, samples: tuple[Sample, ...], days: np.ndarray) -> None:
+    def _write_risks(self, samples: Sequence[Sample], days: np.ndarray) -> None:
         table = io.StringIO()
         writer = csv.writer(table)
         writer.writerow(["patient", "expected_survival_days", "time_days", "event"])
@@ -254,6 +271,14 @@ class SiteCounts:
             {name: len(samples) for name, samples in splits.items()},
             {name: sum(sample.event for sample in samples) for name, samples in splits.items()},
         )
+
+
+def event_counts(samples: Sequence[Sample], edges_days: Sequence[float]) -> dict[str, Any]:
+    """``counts``: events of ``samples`` per cell [edge_i, edge_i+1), later ones in the last; and ``patients``."""
+    edges = np.asarray(edges_days, dtype=np.float64)
+    times = np.array([sample.time_days for sample in samples if sample.event], dtype=np.float64)
+    cells = np.clip(np.searchsorted(edges, times, side="right") - 1, 0, len(edges) - 2)
+    return {"counts": np.bincount(cells, minlength=len(edges) - 1).tolist(), "patients": len(samples)}
 
 
 def _losses(seen: Inference) -> dict[str, float]:

@@ -1,12 +1,15 @@
 """What every site and the server of a run agree on."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from adamss_fl.cohort.settings import SplitSettings
 from adamss_fl.federation.plan import RoundPlan
 from adamss_fl.federation.settings import FederationSettings, PluginSettings
 from adamss_fl.imaging.settings import ImagingSettings
 from adamss_fl.model.settings import ModelSettings
+from adamss_fl.radiomics.encoding import TabularEncoding
 from adamss_fl.radiomics.settings import TabularSettings
 from adamss_fl.training.settings import RuntimeSettings, StagesSettings
 
@@ -31,3 +34,9 @@ class Task:
     federation: FederationSettings = field(default_factory=FederationSettings)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
     validate_every: int = 1
+
+    def network(self, tabular: Mapping[str, Any] | None) -> ModelSettings:
+        """Settings of the network whose survival head takes the vector of an encoding (a plain mapping, or None)."""
+        if tabular is None:
+            return self.model
+        return replace(self.model, tabular=TabularEncoding.from_plain(tabular).length)

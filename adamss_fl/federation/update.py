@@ -1,6 +1,5 @@
 """A site's training reply, checked by name before it counts."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from adamss_fl.federation.messages import Absence, Instruction, Reply, Weights
-from adamss_fl.model.encoder import LEVELS
+from adamss_fl.federation.reply_checks import loss_problem, opening_problem
 
 
 @dataclass(frozen=True)
@@ -59,17 +58,7 @@ def _figures_problem(figures: Mapping[str, Any]) -> str | None:
         value = figures.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             return f"figure {name!r} is not a positive whole number"
-    opening = figures.get("gate_opening")
-    if not isinstance(opening, (list, tuple)) or len(opening) != LEVELS or not all(map(_is_finite, opening)):
-        return f"figure 'gate_opening' is not {LEVELS} finite numbers"
-    for name, value in figures.items():
-        if name.startswith("loss.") and not _is_finite(value):
-            return "a loss is not a finite number"
-    return None
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return opening_problem(figures) or loss_problem(figures)
 
 
 def _weights_problem(weights: Weights, shared: Weights) -> str | None:
