@@ -16,7 +16,7 @@ from typing import Any
 
 from adamss_fl.errors import InputError
 
-POINTS: tuple[str, ...] = ("cohort_layout", "aggregator", "tracker", "augmentation")
+POINTS: tuple[str, ...] = ("cohort_layout", "aggregator", "tracker", "augmentation", "feature_extractor")
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,10 @@ FLOOR = {
 }
 """A room imports rooms of its own floor or below, never above."""
 
-CORE = ("model", "training", "survival", "segmentation", "imaging")
+CORE = ("model", "training", "survival", "segmentation", "radiomics", "imaging")
 CORE_MAY_IMPORT = {"adamss_fl", "numpy", "torch"} | sys.stdlib_module_names
-HEAVY = ("pydantic", "flwr", "ray", "SimpleITK", "lifelines", "scipy", "pandas", "matplotlib", "yaml", "rich", "typer")
+HEAVY = ("pydantic", "flwr", "ray", "SimpleITK", "radiomics", "lifelines", "scipy", "pandas", "matplotlib", "yaml")
+HEAVY += ("rich", "typer")
 
 
 def room_of(path: Path) -> str:

@@ -52,7 +52,7 @@ class SampleCache:
         checksums = {"image": _write_array(_file(stem, "image"), image)}
         if mask is not None:
             checksums["mask"] = _write_array(_file(stem, "mask"), mask)
-        _write(stem.with_name(f"{stem.name}.json"), json.dumps(checksums).encode())
+        write_whole(stem.with_name(f"{stem.name}.json"), json.dumps(checksums).encode())
         return _read(stem) or (image, mask)
 
     def key(self, patient: "Patient") -> str:
@@ -109,11 +109,12 @@ def _write_array(path: Path, array: NDArray[Any]) -> int:
     array = np.ascontiguousarray(array)
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    _write(path, buffer.getbuffer())
+    write_whole(path, buffer.getbuffer())
     return _checksum(array)
 
 
-def _write(path: Path, content: bytes | memoryview) -> None:
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Write beside ``path`` and rename: any number of processes may do it at once, and no reader sees a part."""
     handle, beside = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
