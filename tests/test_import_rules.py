@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "adamss_fl"
 MODULES = sorted(LIBRARY.rglob("*.py"))
 
-LEAVES = {"errors", "plugins"}
+LEAVES = {"errors", "plain", "plugins"}
 FLOOR = {
     "cli": 5,
     "flower_app": 5,
