@@ -154,6 +154,9 @@ def _check_plugins(config: "RunConfig", document: Document) -> None:
         _create("augmentation", plugin, document, ("augmentation", number))
     for number, plugin in enumerate(config.trackers):
         _create("tracker", plugin, document, ("trackers", number))
+    if (radiomics := config.tabular.radiomics) is not None:
+        extractor = PluginSettings(radiomics.extractor, radiomics.settings)
+        _create("feature_extractor", extractor, document, ("tabular", "radiomics", "extractor"))
     _create("aggregator", config.federation.aggregator, document, ("federation", "aggregator"))
     for group, plugin in config.federation.groups.items():
         key: Key = ("federation", "groups", group)

@@ -126,6 +126,11 @@ def test_the_explained_configuration_has_every_key_there_is() -> None:
         ("model:\n  dropout: 1\n", "x.yaml:7: model.dropout: must be 0 or more and less than 1"),
         ("model:\n  dropout: .nan\n", "x.yaml:7: model.dropout: must be a finite number"),
         ("model:\n  tabular: 3\n", "x.yaml:7: model.tabular: must be 0"),
+        ("tabular:\n  radiomics: {extractor: x}\n", "x.yaml:7: tabular.radiomics.extractor: unknown feature_extractor"),
+        (
+            "tabular:\n  radiomics:\n    settings: {ct_bin_width: 0}\n",
+            "x.yaml:7: tabular.radiomics.extractor: feature_extractor 'pyradiomics': ct_bin_width is 0.0",
+        ),
         ("model: 3\n", "x.yaml:6: model: must be a mapping of keys to values, not 3"),
         ("imaging:\n  grid: [32, 32]\n", "x.yaml:7: imaging.grid"),
         (

@@ -21,6 +21,7 @@ from adamss_fl.federation.flower_strategies import USABLE
 from adamss_fl.federation.messages import Weights
 from adamss_fl.imaging.augmentation import Augmentation
 from adamss_fl.plugins import create, installed
+from adamss_fl.radiomics.extraction import FeatureExtractor
 
 # --- aggregator -------------------------------------------------------------------------------------------------------
 
@@ -123,6 +124,59 @@ def test_an_augmentation_moves_images_and_masks_together_as_the_generator_says(n
     assert set(moved_mask.unique().tolist()) <= {0.0, 1.0}
     inside, outside = moved[moved_mask > 0.5].mean(), moved[moved_mask < 0.5].mean()
     assert inside > outside
+
+
+# --- feature_extractor ------------------------------------------------------------------------------------------------
+
+EXTRACTORS = [
+    pytest.param(
+        info.name,
+        marks=pytest.mark.skipif(
+            info.name == "pyradiomics" and importlib.util.find_spec("radiomics.featureextractor") is None,
+            reason="pyradiomics is not installed",
+        ),
+    )
+    for info in installed("feature_extractor")
+]
+
+
+def blob(radius: float) -> tuple[Any, Any, Any]:
+    """SUV, HU and a ball's mask, (16, 18, 20) each."""
+    rng = np.random.default_rng(0)
+    shape = (16, 18, 20)
+    mask = sum((g - 8.0) ** 2 for g in np.indices(shape)) <= radius**2
+    return rng.gamma(2.0, 1.0, shape) + 4.0 * mask, rng.normal(30.0, 40.0, shape), mask
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_an_extractor_returns_what_it_names_the_same_each_time_and_changes_no_input(name: str) -> None:
+    made: FeatureExtractor = create("feature_extractor", name)
+    names = made.names()
+    assert len(set(names)) == len(names) > 0
+    suv, hu, mask = blob(4.0)
+    kept = suv.copy(), hu.copy(), mask.copy()
+    first, again = (create("feature_extractor", name)(suv, hu, mask, (3.0, 2.0, 1.0)) for _ in range(2))
+    assert tuple(first) == names
+    assert all(isinstance(value, float) and not np.isinf(value) for value in first.values())
+    np.testing.assert_array_equal(list(first.values()), list(again.values()))
+    assert sum(np.isfinite(value) for value in first.values()) > 0
+    for array, before in zip((suv, hu, mask), kept, strict=True):
+        np.testing.assert_array_equal(array, before)
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_an_extractor_sees_both_images_and_gives_nan_rather_than_fails_where_a_mask_is_thin(name: str) -> None:
+    made: FeatureExtractor = create("feature_extractor", name)
+    suv, hu, mask = blob(4.0)
+    first = made(suv, hu, mask, (2.0, 2.0, 2.0))
+    other = made(suv[::-1].copy(), hu, mask, (2.0, 2.0, 2.0)), made(suv, hu[::-1].copy(), mask, (2.0, 2.0, 2.0))
+    assert all(any(first[key] != changed[key] for key in first) for changed in other)
+    for thin in ((8, 8, slice(2, 14)), (8, slice(4, 9), slice(4, 9)), (8, 8, 8)):
+        mask = np.zeros_like(mask)
+        mask[thin] = True
+        values = made(suv, hu, mask, (2.0, 2.0, 2.0))
+        assert tuple(values) == made.names()
+        assert not any(np.isinf(value) for value in values.values())
 
 
 # --- tracker ----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "adamss_fl"
 MODULES = sorted(LIBRARY.rglob("*.py"))
 
-LEAVES = {"errors", "plugins"}
+LEAVES = {"errors", "plain", "plugins"}
 FLOOR = {
     "cli": 5,
     "flower_app": 5,
@@ -32,9 +32,10 @@ FLOOR = {
 }
 """A room imports rooms of its own floor or below, never above."""
 
-CORE = ("model", "training", "survival", "segmentation", "imaging")
+CORE = ("model", "training", "survival", "segmentation", "radiomics", "imaging")
 CORE_MAY_IMPORT = {"adamss_fl", "numpy", "torch"} | sys.stdlib_module_names
-HEAVY = ("pydantic", "flwr", "ray", "SimpleITK", "lifelines", "scipy", "pandas", "matplotlib", "yaml", "rich", "typer")
+HEAVY = ("pydantic", "flwr", "ray", "SimpleITK", "radiomics", "lifelines", "scipy", "pandas", "matplotlib", "yaml")
+HEAVY += ("rich", "typer")
 
 
 def room_of(path: Path) -> str:

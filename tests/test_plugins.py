@@ -15,12 +15,14 @@ BUILT_IN = {
     "aggregator": {"average", "momentum", "moments", "flower"},
     "tracker": {"csv", "mlflow"},
     "augmentation": {"affine", "flip", "crop"},
+    "feature_extractor": {"pyradiomics"},
 }
 VERBS = {
     "cohort_layout": (),
     "aggregator": ("aggregate", "state", "load_state"),
     "tracker": ("start", "log", "finish"),
     "augmentation": ("__call__",),
+    "feature_extractor": ("names", "__call__"),
 }
 """What an object made at each point can do."""
 WITH_ARGUMENT = {"flower": "flower:FedAvg"}

@@ -1,4 +1,4 @@
-"""Survival in discrete time: the grid and its likelihood, concordance with its intervals, curves and calibration."""
+"""Survival in discrete time: grid and likelihood, concordance with its intervals, curves, calibration, screening."""
 
 from adamss_fl.survival.bootstrap import Difference, Interval, bootstrap_interval, paired_difference
 from adamss_fl.survival.calibration import CalibrationGroup, calibration, survival_at
@@ -6,24 +6,30 @@ from adamss_fl.survival.concordance import Concordance, NoComparablePairs, conco
 from adamss_fl.survival.curves import KaplanMeier, LogRank, kaplan_meier, logrank, risk_groups
 from adamss_fl.survival.grid import TimeGrid
 from adamss_fl.survival.likelihood import discrete_likelihood
+from adamss_fl.survival.screening import CoxSums, UnivariateCox, coarse_edges, cox_sums, univariate_cox
 
 __all__ = [
     "CalibrationGroup",
     "Concordance",
+    "CoxSums",
     "Difference",
     "Interval",
     "KaplanMeier",
     "LogRank",
     "NoComparablePairs",
     "TimeGrid",
+    "UnivariateCox",
     "bootstrap_interval",
     "calibration",
+    "coarse_edges",
     "concordance",
     "concordance_counts",
+    "cox_sums",
     "discrete_likelihood",
     "kaplan_meier",
     "logrank",
     "paired_difference",
     "risk_groups",
     "survival_at",
+    "univariate_cox",
 ]
