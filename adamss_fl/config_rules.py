@@ -183,14 +183,13 @@ def _check_tabular(config: "RunConfig", document: Document) -> None:
     if radiomics is None:
         return
     key: Key = ("tabular", "radiomics")
-    _create("feature_extractor", PluginSettings(radiomics.extractor, radiomics.settings), document, (*key, "extractor"))
     rounds = RoundPlan(config.plan.resolved()).rounds
     first = next((each.index for each in rounds if "survival" in each.stages), None)
     last = max((each.index for each in rounds if "segmentation" in each.stages), default=0)
     if first is None or not 0 < last < first:
         raise document.error(
             key,
-            "features come from the masks of a finished stage I: let all segmentation rounds precede the survival rounds",
+            "features come from the masks of a finished stage I: let segmentation rounds precede survival rounds",
         )
 
 
