@@ -100,6 +100,7 @@ def _rounds(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog
         events,
         RunIdentity(start.state["run"], tuple(start.state["edges_days"]), fingerprint=fingerprint(task, sites.names)),
         task.validate_every,
+        task.stages.transfer,
     )
 
 
