@@ -9,7 +9,7 @@ from synthetic import ONE_THREAD_FP32, make_samples
 
 from adamss_fl.model import AdaMSS, ModelSettings, parameter_groups, to_weights
 from adamss_fl.survival import TimeGrid
-from adamss_fl.training import StageSettings, StageWork, infer, train_stage
+from adamss_fl.training import StageSettings, StageWork, infer, inference, train_stage
 from adamss_fl.training.optimizer import OptimizerState, build_optimizer, dump_optimizer, load_optimizer
 from adamss_fl.training.stage import stage_loss
 from adamss_fl.training.tensors import as_batch
@@ -136,6 +136,17 @@ def test_inference_does_not_depend_on_batch_size_and_counts_voxels() -> None:
         expected = [(mask & (sample.mask > 0)).sum((1, 2, 3)), mask.sum((1, 2, 3)), (sample.mask > 0).sum((1, 2, 3))]
         np.testing.assert_array_equal(one.overlap[index], np.stack(expected, axis=1))
     assert one.loss_survival == pytest.approx(many.loss_survival, rel=1e-4)
+
+
+def test_inference_takes_fewer_large_samples_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model().eval()
+    sizes: list[int] = []
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape[0]))
+    for most, expected in ((1, [1] * 6), (4 * 16**3, [4, 2]), (100 * 16**3, [6])):
+        monkeypatch.setattr(inference, "MOST_VOXELS", most)
+        sizes.clear()
+        infer(model, SAMPLES, ONE_THREAD_FP32)
+        assert sizes == expected
 
 
 def test_head_factor_multiplies_the_rate_of_the_heads_alone() -> None:
