@@ -1,6 +1,7 @@
 """What a configuration must hold beyond its types: ranges, and keys that depend on each other."""
 
 import re
+import typing
 from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from adamss_fl import plugins
 from adamss_fl.federation.aggregation import LOCAL
 from adamss_fl.federation.plan import RoundPlan
-from adamss_fl.federation.settings import PluginSettings
+from adamss_fl.federation.settings import PluginSettings, StageName
+from adamss_fl.federation.transfer import reset_groups
 from adamss_fl.model import GROUPS
 from adamss_fl.yaml_source import Document, Key
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 STRIDE = 16
 """The network halves each side four times."""
+
+STAGES = typing.get_args(StageName)
 
 SITE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -40,9 +44,10 @@ RANGES: tuple[tuple[str, tuple[Callable[[Any], bool], str]], ...] = (
     ("model.dropout", _FRACTION),
     *(
         (f"stages.{stage}.{key}", rule)
-        for stage in ("segmentation", "survival")
+        for stage in STAGES
         for key, rule in (
             ("learning_rate", _POSITIVE),
+            ("drops", (lambda factors: min(factors) > 0, "must be two factors of more than 0")),
             ("batch_size", _at_least(1)),
             ("weight_decay", _at_least(0)),
             ("l2", _at_least(0)),
@@ -118,7 +123,7 @@ def _check_norm(config: "RunConfig", document: Document) -> None:
         return
     if config.model.norm != "batch":
         raise document.error(("model", "norm"), f"{config.model.norm} norm needs a grid of more than 16 x 16 x 16")
-    for stage in ("segmentation", "survival"):
+    for stage in STAGES:
         if getattr(config.stages, stage).batch_size == 1:
             raise document.error(
                 ("stages", stage, "batch_size"), "batch norm on a grid of 16 x 16 x 16 needs batches of 2 or more"
@@ -141,9 +146,28 @@ def _check_plan(config: "RunConfig", document: Document) -> None:
             f"segmentation_rounds {plan.segmentation_rounds}",
         )
     try:
-        RoundPlan(plan.resolved()).stage_lengths()
+        rounds = RoundPlan(plan.resolved())
+        rounds.stage_lengths()
     except ValueError as error:
         raise document.error(("plan",), str(error)) from error
+    _check_transfer(config, rounds, document)
+
+
+def _check_transfer(config: "RunConfig", plan: RoundPlan, document: Document) -> None:
+    """What stage II is not to inherit must pass through the server between the stages."""
+    transfer, key = config.stages.transfer, ("stages", "transfer")
+    if transfer == "full":
+        return
+    if not plan.first_survival_round():
+        raise document.error(
+            key, f"{transfer!r} needs a plan whose stage II begins in a round of its own after stage I; use 'full'"
+        )
+    kept = [group for group in reset_groups(transfer) if config.federation.groups.get(group, _SHARED).name == LOCAL]
+    if kept:
+        raise document.error(key, f"{transfer!r} cannot set {kept[0]} back while federation.groups.{kept[0]} is local")
+
+
+_SHARED = PluginSettings("average")
 
 
 def _check_plugins(config: "RunConfig", document: Document) -> None:

@@ -11,23 +11,17 @@ same hyper-parameters, start weights, schedule, passes over each patient and tes
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import arms as shared
 import numpy as np
 
 from adamss_fl.assembly import load_all_data, task_of
-from adamss_fl.cohort import make_phantom, read_truth
-from adamss_fl.cohort.settings import CohortSettings
-from adamss_fl.config import RunConfig, load_config
-from adamss_fl.evaluation.compare import Arm, arms_of, oracle_figures, pool, predict_arm, train_arm
-from adamss_fl.evaluation.predictions import Predictions
-from adamss_fl.evaluation.scores import score
+from adamss_fl.config import RunConfig
+from adamss_fl.evaluation.compare import Arm, arms_of
 from adamss_fl.federation.files import write_json
 from adamss_fl.federation.plan import RoundPlan
 from adamss_fl.federation.settings import PlanSettings
@@ -41,20 +35,8 @@ PLANS = ("sequential", "per-round")
 
 def main() -> None:
     """Run the benchmark and print its table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=Path(__file__).parent / "accuracy.yaml")
-    parser.add_argument("--out", type=Path, default=Path("runs/accuracy"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--patients", type=int, default=180, help="patients per hospital on average")
-    parser.add_argument("--jobs", type=int, default=2, help="arms trained at once, one thread each")
-    options = parser.parse_args()
-    jobs = [(options, seed, arm) for seed in options.seeds for arm in ARMS]
-    for seed in options.seeds:
-        prepare(options, seed)
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(options.jobs, maxtasksperchild=1) as workers:
-        for finished in workers.imap_unordered(run_job, jobs):
-            print(finished, flush=True)
+    options = shared.options_of(__doc__, "accuracy", patients=180).parse_args()
+    shared.train_all(options, ARMS, run_job)
     results = {seed: summarize(options, seed) for seed in options.seeds}
     write_json(options.out / "results.json", {str(seed): found for seed, found in results.items()})
     print(table(results))
@@ -72,53 +54,29 @@ ARMS = (
 )
 
 
-def prepare(options: argparse.Namespace, seed: int) -> None:
-    """Make the phantom of one seed and fill the cache of prepared images."""
-    folder = options.out / f"seed-{seed}"
-    if not (folder / "phantom").exists():
-        make_phantom(folder / "phantom", sites=3, patients=options.patients, size=48, seed=seed)
-    load_all_data(configuration(options, seed), folder)
-
-
-def configuration(options: argparse.Namespace, seed: int) -> RunConfig:
-    """The benchmark's configuration for one seed."""
-    config = load_config(options.config, [f"seed={seed}"])
-    folder = (options.out / f"seed-{seed}").resolve()
-    sites = tuple(
-        CohortSettings(f"hospital-{number}", str(folder / "phantom" / f"hospital-{number}")) for number in (1, 2, 3)
-    )
-    return replace(config, sites=sites, cache=str(folder / "cache"))
-
-
-def run_job(job: tuple[argparse.Namespace, int, str]) -> str:
+def run_job(job: shared.Job) -> str:
     """Train and predict one arm of one seed, unless it is done; returns a line for the log."""
     options, seed, name = job
-    folder = options.out / f"seed-{seed}"
-    target = folder / "arms" / slug(name) / "predictions.npz"
-    if target.exists():
+    if shared.is_done(options, seed, name):
         return f"seed {seed}: {name}: kept"
-    config = configuration(options, seed)
+    folder = shared.seed_folder(options, seed)
+    config = shared.configuration(options, seed)
     data: Mapping[str, SiteData] = load_all_data(config, folder)
     task, arm = arm_of(config, name, tuple(data), folder)
     if name.endswith("shuffled"):
         data = with_shuffled_outcomes(data, seed)
-    start, cpu_start = time.perf_counter(), time.process_time()
-    train_arm(arm, task, data)
-    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
-    predict_arm(arm, task, data).save(target)
-    write_json(arm.folder / "seconds.json", {"seconds": seconds, "cpu_seconds": cpu_seconds})
-    return f"seed {seed}: {name}: {seconds:.0f} s, {cpu_seconds:.0f} s of CPU"
+    return shared.train_and_predict(options, seed, name, arm, task, data)
 
 
 def arm_of(config: RunConfig, name: str, sites: tuple[str, ...], folder: Path) -> tuple[Task, Arm]:
     """The task and arm behind a name of :data:`ARMS`."""
     task = task_of(config)
     arms = {arm.name: arm for arm in arms_of(sites, folder)}
-    federated = replace(arms["federated"], folder=folder / "arms" / slug(name))
+    federated = replace(arms["federated"], folder=folder / "arms" / shared.slug(name))
     if name in arms:
         return task, arms[name]
     if name.startswith("pooled"):
-        return task, replace(arms["pooled"], folder=folder / "arms" / slug(name))
+        return task, replace(arms["pooled"], folder=folder / "arms" / shared.slug(name))
     if name == "federated without stage I":
         plan = RoundPlan.sequential(0, config.plan.survival_rounds, config.plan.epochs, config.plan.steps)
         return replace(task, plan=plan), federated
@@ -156,25 +114,14 @@ def parts(data: SiteData) -> tuple[tuple[Sample, ...], ...]:
 
 def summarize(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Figures of one seed: per arm C with interval, C', DSC; differences to the pooled arm with intervals."""
-    folder = options.out / f"seed-{seed}"
-    config = configuration(options, seed)
-    test = pool(load_all_data(config, folder)).test
-    oracle = oracle_figures(test, read_truth(folder / "phantom"))
-    found = {name: Predictions.load(folder / "arms" / slug(name) / "predictions.npz") for name in ARMS}
-    arms: dict[str, Any] = {}
-    for name, predictions in found.items():
-        figures = score(predictions, config.evaluation.bootstrap, seed)
-        figures["c_prime"] = (figures["c_index"] - 0.5) / (oracle["oracle_c_index"] - 0.5)
-        figures |= json.loads((folder / "arms" / slug(name) / "seconds.json").read_text())
-        arms[name] = figures
-    pooled = found["pooled"]
+    bootstrap = shared.configuration(options, seed).evaluation.bootstrap
+    pooled = shared.predictions(options, seed, "pooled")
     differences = {}
     for name in ARMS[1:3]:
-        gap = paired_difference(
-            pooled.time_days, pooled.event, found[name].risk, pooled.risk, config.evaluation.bootstrap, seed
-        )
+        risk = shared.predictions(options, seed, name).risk
+        gap = paired_difference(pooled.time_days, pooled.event, risk, pooled.risk, bootstrap, seed)
         differences[f"{name} - pooled"] = {"difference": gap.difference, "low": gap.low, "high": gap.high}
-    return {**oracle, "test_patients": len(test), "arms": arms, "differences": differences}
+    return {**shared.figures_of(options, seed, ARMS), "differences": differences}
 
 
 def table(results: Mapping[int, Mapping[str, Any]]) -> str:
@@ -201,11 +148,6 @@ def table(results: Mapping[int, Mapping[str, Any]]) -> str:
         shown = "; ".join(f"{g['difference']:+.4f} ({g['low']:+.4f} to {g['high']:+.4f})" for g in gaps)
         lines.append(f"{name}: mean {np.mean([g['difference'] for g in gaps]):+.4f}; by seed {shown}")
     return "\n".join(lines)
-
-
-def slug(name: str) -> str:
-    """A folder's name for an arm."""
-    return name.replace(":", "-").replace(",", "").replace(" ", "-")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,11 +42,16 @@ class Variant:
     precision: Literal["bf16", "fp32"]
     channels_last: bool
     fused_adam: bool
+    checkpointing: bool = False
 
 
 BASELINE = Variant("eager fp32", "fp32", channels_last=False, fused_adam=False)
 CHOSEN = Variant("bf16 channels_last_3d", "bf16", channels_last=True, fused_adam=True)
-VARIANTS = (BASELINE, CHOSEN)
+
+
+def variants(arguments: argparse.Namespace) -> tuple[Variant, Variant]:
+    """Baseline and chosen variant, the latter with activation checkpointing where it is asked for."""
+    return BASELINE, replace(CHOSEN, checkpointing=arguments.checkpointing)
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ class Step:
         torch.manual_seed(0)
         model = AdaMSS(ModelSettings(width=width, bins=BINS, dropout=0.0))
         self.model = prepare(model, self.device, variant.channels_last)
+        self.model.checkpointing = variant.checkpointing
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-4, fused=variant.fused_adam or None)
 
     def gradient(self) -> Tensor:
@@ -149,11 +155,11 @@ def compare_times(steps: Sequence[Step], pairs: int) -> dict[str, Any]:
     return result
 
 
-def compare_gradients(width: int, batch: Batch, stage: Stage) -> dict[str, Any]:
+def compare_gradients(both: Sequence[Variant], width: int, batch: Batch, stage: Stage) -> dict[str, Any]:
     """Whole gradient of the chosen variant against the baseline's, same weights and batch."""
     flat: list[Tensor] = []
     losses: list[float] = []
-    for variant in VARIANTS:
+    for variant in both:
         step = Step(variant, width, batch, stage)
         losses.append(float(step.gradient()))
         gradients = (parameter.grad for parameter in step.model.parameters())
@@ -188,6 +194,7 @@ def peak_in_own_process(index: int, arguments: argparse.Namespace) -> float | No
     command = [sys.executable, __file__, "--peak-of", str(index), "--device", arguments.device]
     for name in ("size", "batch", "width", "threads", "stage"):
         command += [f"--{name}", str(getattr(arguments, name))]
+    command += ["--checkpointing"] if arguments.checkpointing else []
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     value: float | None = json.loads(done.stdout)
     return value
@@ -205,7 +212,7 @@ def describe(device: str) -> str:
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """All figures of one configuration."""
     batch = make_batch(arguments.size, arguments.batch, arguments.device)
-    steps = [Step(variant, arguments.width, batch, arguments.stage) for variant in VARIANTS]
+    steps = [Step(variant, arguments.width, batch, arguments.stage) for variant in variants(arguments)]
     result: dict[str, Any] = {
         "device": describe(arguments.device),
         "torch": torch.__version__,
@@ -213,12 +220,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "batch": arguments.batch,
         "width": arguments.width,
         "stage": arguments.stage,
+        "checkpointing": arguments.checkpointing,
         "pairs": arguments.steps,
         "parameters": sum(p.numel() for p in steps[0].model.parameters()),
         "time": compare_times(steps, arguments.steps),
     }
     del steps
-    result["gradient"] = compare_gradients(arguments.width, batch, arguments.stage)
+    result["gradient"] = compare_gradients(variants(arguments), arguments.width, batch, arguments.stage)
     peaks = [None, None] if arguments.no_memory else [peak_in_own_process(i, arguments) for i in (0, 1)]
     result["peak_mib"] = dict(zip(("baseline", "chosen"), peaks, strict=True))
     return result
@@ -229,7 +237,7 @@ def as_table(result: dict[str, Any]) -> str:
     lines = [
         f"AdaMSS width {result['width']} ({result['parameters']:,} parameters), {result['stage']} step, batch "
         f"{result['batch']} of {result['size']}^3, {result['pairs']} pairs",
-        f"{result['device']}, torch {result['torch']}",
+        f"{result['device']}, torch {result['torch']}{', checkpointing' if result['checkpointing'] else ''}",
         "",
         f"{'':24}{'median':>10}{'min':>10}{'max':>10}",
     ]
@@ -263,6 +271,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--stage", choices=("segmentation", "survival"), default="segmentation")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: as torch chooses)")
+    parser.add_argument("--checkpointing", action="store_true", help="the chosen variant recomputes activations")
     parser.add_argument("--no-memory", action="store_true", help="skip the two processes that measure peak memory")
     parser.add_argument("--json", action="store_true", help="one JSON object in place of the table")
     parser.add_argument("--peak-of", type=int, choices=(0, 1), help=argparse.SUPPRESS)
@@ -285,7 +294,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         keep_freed_memory()
     if arguments.peak_of is not None:
         batch = make_batch(arguments.size, arguments.batch, arguments.device)
-        print(json.dumps(peak_mib(Step(VARIANTS[arguments.peak_of], arguments.width, batch, arguments.stage))))
+        print(
+            json.dumps(peak_mib(Step(variants(arguments)[arguments.peak_of], arguments.width, batch, arguments.stage)))
+        )
         return 0
     result = measure(arguments)
     print(json.dumps(result) if arguments.json else as_table(result))

@@ -83,7 +83,7 @@ def test_overrides_are_yaml_and_win(tmp_path: Path) -> None:
     assert config.sites[0].name == "first"
 
 
-@pytest.mark.parametrize("name", ["demo.yaml", "hecktor.yaml"])
+@pytest.mark.parametrize("name", ["demo.yaml", "hecktor.yaml", "reference.yaml"])
 def test_the_configurations_that_we_ship_load(name: str) -> None:
     assert load_config(CONFIGS / name).name
 
@@ -159,6 +159,20 @@ def test_the_explained_configuration_has_every_key_there_is() -> None:
         ("stages:\n  survival: {learning_rate: 0}\n", "x.yaml:7: stages.survival.learning_rate: must be more than 0"),
         ("stages: {edges_days: [0, 10]}\n", "x.yaml:6: stages.edges_days: 10 bins (model.bins) have 11 edges, not 2"),
         ("stages: {edges_days: [0, 9, 9]}\nmodel: {bins: 2}\n", "x.yaml:6: stages.edges_days: must begin with 0 and"),
+        ("stages:\n  joint: {drops: [0.5, 0]}\n", "x.yaml:7: stages.joint.drops: must be two factors of more than 0"),
+        ("stages: {transfer: decoder}\n", "x.yaml:6: stages.transfer: must be 'full', 'encoder' or 'none'"),
+        (
+            "stages: {transfer: none}\nplan: {segmentation_rounds: 0}\n",
+            "x.yaml:6: stages.transfer: 'none' needs a plan",
+        ),
+        (
+            "stages: {transfer: encoder}\nplan: {preset: per-round}\n",
+            "x.yaml:6: stages.transfer: 'encoder' needs a plan",
+        ),
+        (
+            "stages: {transfer: encoder}\nfederation: {groups: {norm_statistics: local}}\n",
+            "x.yaml:6: stages.transfer: 'encoder' cannot set norm_statistics back while federation.groups",
+        ),
         ("plan: {steps: 5}\n", "x.yaml:6: plan.steps: give either epochs or steps"),
         ("plan: {epochs: 0}\n", "x.yaml:6: plan: block 1 of the plan must train for at least one epoch or step"),
         ("plan: {segmentation_rounds: 0, survival_rounds: 0}\n", "x.yaml:6: plan: a plan needs at least one block"),

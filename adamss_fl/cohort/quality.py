@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from adamss_fl.imaging.settings import ImagingSettings
 
 # These are worth saying, but leave the patient usable: stage I skips the masks, stage II needs none.
-REMARKS = frozenset({"no_mask", "empty_mask", "no_primary", "primary_cut"})
+REMARKS = frozenset({"no_mask", "empty_mask", "no_primary", "primary_cut", "no_centre"})
 KEPT_SHARE = 0.95
 
 
@@ -31,11 +31,12 @@ def check_cohort(
 ) -> QualityReport:
     """Read every patient's volumes and report what is wrong, patient by patient; bad patients raise nothing.
 
-    settings : with them, primary tumours of which the grid would keep less than 95 % are named too.
+    settings : with them, primary tumours of which the grid would keep less than 95 % are named too, and patients
+        without the mask that the grid is to be centred on.
     progress : (patient, done, total).
 
     Codes: ``no_pet``, ``no_ct``, ``no_images``, ``no_endpoint``, ``unreadable``, ``no_overlap`` leave a patient out;
-    ``no_mask``, ``empty_mask``, ``no_primary``, ``primary_cut`` are remarks.
+    ``no_mask``, ``empty_mask``, ``no_primary``, ``primary_cut``, ``no_centre`` are remarks.
     """
     problems = list(cohort.problems)
     for done, patient in enumerate(cohort.patients, start=1):
@@ -51,7 +52,7 @@ def check_cohort(
 
 
 def _check_patient(patient: Patient, cohort: Cohort, settings: "ImagingSettings | None") -> list[Problem]:
-    from adamss_fl.imaging.samples import read_patient
+    from adamss_fl.imaging.samples import grid_centre, read_patient, tumour_box
     from adamss_fl.imaging.volumes import field_of_view, overlap, resample, simpleitk, target_grid
 
     problems = []
@@ -62,9 +63,12 @@ def _check_patient(patient: Patient, cohort: Cohort, settings: "ImagingSettings 
     except InputError as error:
         return [*problems, Problem(patient.id, "unreadable", str(error))]
     try:
-        box = overlap(field_of_view(volumes.pet), field_of_view(volumes.ct), patient.id)
+        overlap(field_of_view(volumes.pet), field_of_view(volumes.ct), patient.id)
     except InputError as error:
         return [*problems, Problem(patient.id, "no_overlap", str(error))]
+    if settings is not None and settings.centre == "tumour" and tumour_box(volumes) is None:
+        text = "no mask to centre the grid on: it is centred on what PET and CT have in common"
+        problems.append(Problem(patient.id, "no_centre", text))
     if volumes.primary is None or volumes.nodes is None:
         return [*problems, Problem(patient.id, "no_mask", "no label file: not used where the segmentation is trained")]
     sitk = simpleitk()
@@ -74,7 +78,8 @@ def _check_patient(patient: Patient, cohort: Cohort, settings: "ImagingSettings 
     elif not primary:
         problems.append(Problem(patient.id, "no_primary", "the label file marks nodes but no primary tumour"))
     elif settings is not None:
-        kept = resample(volumes.primary, target_grid(settings, box.centre), 0, nearest=True).sum()
+        grid = target_grid(settings, grid_centre(volumes, settings, patient.id))
+        kept = resample(volumes.primary, grid, 0, nearest=True).sum()
         share = float(kept) * _voxel_mm3(settings.spacing_mm) / (primary * _voxel_mm3(volumes.primary.GetSpacing()))
         if share < KEPT_SHARE:
             text = f"the grid keeps {share:.0%} of the primary tumour; choose a larger grid or finer spacing"

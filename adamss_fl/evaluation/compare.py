@@ -7,6 +7,7 @@ the same hyper-parameters, and none sees a test patient in training.
 from __future__ import annotations
 
 import hashlib
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,11 +52,8 @@ def arms_of(sites: Sequence[str], out: Path) -> list[Arm]:
 
 def centralized(task: Task) -> Task:
     """The same task for one site alone: plain averaging over one, no group kept back, no pull to a global model."""
-    stages = replace(
-        task.stages,
-        segmentation=replace(task.stages.segmentation, proximal_mu=0.0),
-        survival=replace(task.stages.survival, proximal_mu=0.0),
-    )
+    names = typing.get_args(StageName)
+    stages = replace(task.stages, **{name: replace(getattr(task.stages, name), proximal_mu=0.0) for name in names})
     return replace(task, federation=FederationSettings(deadline_seconds=0.0), stages=stages)
 
 

@@ -14,6 +14,7 @@ from adamss_fl.evaluation.report_answers import answers, why_no_c_index
 from adamss_fl.evaluation.report_inputs import BOOTSTRAP, ArmRecord, RunRecord, read_run
 from adamss_fl.evaluation.report_tables import gain_rows, score_tables, tiles
 from adamss_fl.federation.files import write_atomically
+from adamss_fl.federation.plan import trains
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -235,7 +236,7 @@ def _learning(record: RunRecord) -> ReportFigure | None:
     caption += ", and figures on validation patients" if any(map(_validated, validation.values())) else ""
     caption += ". The segmentation loss sums a focal term minus soft Dice over tumour and nodes: it falls below zero."
     stages = [event.get("stages") or [] for event in record.main.events if event.get("kind") == "round_start"]
-    if stages and "segmentation" not in stages[-1] and any("segmentation" in stage for stage in stages):
+    if stages and not trains(stages[-1], "segmentation") and any(trains(stage, "segmentation") for stage in stages):
         caption += (
             " DSC is that of each round’s model; the outlines reported on this page come from the last round that "
             "trained segmentation."

@@ -1,5 +1,6 @@
 """The plan of a run: blocks of rounds, and what part of each stage a round covers."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from adamss_fl.federation.settings import BlockSettings, PlanSettings, StageName
@@ -21,6 +22,11 @@ class Round:
     steps: int | None
     progress: dict[StageName, tuple[float, float]]
     closes_block: bool
+
+
+def trains(stages: Collection[str], stage: str) -> bool:
+    """Whether a round of ``stages`` trains the loss of ``stage``: ``joint`` trains both losses."""
+    return stage in stages or "joint" in stages
 
 
 @dataclass(frozen=True)
@@ -95,8 +101,21 @@ class RoundPlan:
         return lengths
 
     def last_round_of(self, stage: StageName) -> int:
-        """Index of the last round that trains ``stage``; 0 where none does."""
-        return max((round_.index for round_ in self.rounds if stage in round_.stages), default=0)
+        """Index of the last round that trains ``stage``, be it within ``joint``; 0 where none does."""
+        return max((round_.index for round_ in self.rounds if trains(round_.stages, stage)), default=0)
+
+    def first_survival_round(self) -> int:
+        """Index of the first round of stage II where only earlier rounds trained segmentation; 0 where there is none.
+
+        This is where a model passes from stage I to stage II at the server; inside a round it does so at the sites.
+        """
+        segmented = False
+        for round_ in self.rounds:
+            segments = trains(round_.stages, "segmentation")
+            if "survival" in round_.stages:
+                return round_.index if segmented and not segments else 0
+            segmented = segmented or segments
+        return 0
 
     def describe(self) -> str:
         """One line for a person: ``10 x segmentation (1 epoch), then 10 x survival (1 epoch)``."""

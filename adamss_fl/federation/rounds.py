@@ -15,6 +15,7 @@ from adamss_fl.federation.messages import Absence, Collected, Instruction, Kind,
 from adamss_fl.federation.plan import Round, RoundPlan
 from adamss_fl.federation.reply_checks import figures_problem
 from adamss_fl.federation.settings import FederationSettings
+from adamss_fl.federation.transfer import carry_over, reset_names
 from adamss_fl.federation.update import Update, check_envelope, check_update
 
 
@@ -45,6 +46,7 @@ class Rounds:
 
     sites : who trains; settings : quorum, deadline and attempts; aggregation : the rules per group.
     checkpoints, events : where the run is kept; validate_every : validation figures every so many rounds.
+    transfer : what of stage I enters stage II, see ``federation.transfer``.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Rounds:
         events: EventLog,
         identity: RunIdentity,
         validate_every: int = 0,
+        transfer: str = "full",
     ) -> None:
         self.sites = sites
         self.plan = plan
@@ -66,6 +69,7 @@ class Rounds:
         self.events = events
         self.identity = identity
         self.validate_every = validate_every
+        self.transfer = transfer
 
     def run(self, start: Checkpoint, stop: int | None = None) -> Weights:
         """Train every round after ``start.round``, up to round ``stop`` (None: all); returns the weights then.
@@ -77,6 +81,8 @@ class Rounds:
         rounds = self.plan.rounds
         for round_ in rounds[start.round : stop]:
             self.events.write("round_start", round_.index, stages=list(round_.stages), rounds=len(rounds))
+            if self.transfer != "full" and round_.index == self.plan.first_survival_round():
+                weights = self._begin_stage_two(round_.index, weights)
             updates = self._collect(round_, weights)
             weights = self.aggregation.aggregate(weights, updates, round_.index)
             # Recorded first: a crash between the two repeats the round, and of two records the later one is read.
@@ -108,6 +114,16 @@ class Rounds:
         if len(replies) < self.settings.min_sites:
             raise QuorumLost(f"{kind}: {self._shortfall(len(replies), absences)}")
         return replies
+
+    def _begin_stage_two(self, round: int, weights: Weights) -> Weights:
+        """The weights with what stage II is not to inherit set back; the aggregator forgets what it had gathered.
+
+        The checkpoint of the round before holds neither change, so that a repeated round makes both again.
+        """
+        initial = self.checkpoints.load(0).weights
+        self.aggregation.load_state({})
+        self.events.write("transfer", round, kept=self.transfer, reset=len(reset_names(self.transfer, weights)))
+        return carry_over(weights, initial, self.transfer)
 
     def _collect(self, round_: Round, weights: Weights) -> list[Update]:
         settings = {

@@ -107,6 +107,7 @@ def _rounds(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog
             start.state["tabular"],
         ),
         task.validate_every,
+        task.stages.transfer,
     )
 
 

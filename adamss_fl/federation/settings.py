@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-StageName = Literal["segmentation", "survival"]
+StageName = Literal["segmentation", "survival", "joint"]
+"""Stage I, stage II, and ``joint``: both losses at once, in place of the two stages."""
 
 
 @dataclass(frozen=True)

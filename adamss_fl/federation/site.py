@@ -38,7 +38,7 @@ from adamss_fl.plugins import create
 from adamss_fl.survival import TimeGrid, concordance_counts
 from adamss_fl.training import Inference, StageWork, infer, train_stage
 from adamss_fl.training.seeds import derive_seed
-from adamss_fl.training.stage import NonFiniteLoss
+from adamss_fl.training.stage import HEADS_OF, NonFiniteLoss
 from adamss_fl.training.tensors import device_of
 
 Progress = Callable[[str, int, int], None]
@@ -187,7 +187,7 @@ class Site:
             figures["steps"] += result.steps
             figures["gate_opening"] = list(result.gate_opening)
             figures.update({f"loss.{name}": value for name, value in result.losses.items()})
-            if stage == "survival":
+            if "survival" in HEADS_OF[stage]:
                 figures["balanced"] = result.balanced
         trained = to_weights(model)
         kept.update({f"local/{name}": trained[name] for name in self.local_names})

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -30,12 +30,15 @@ class RandomAffine:
     voxels of equal sides.
 
     translation : largest shift along each axis, as a fraction of the side.
+    translation_mode : ``uniform`` draws every shift up to ``translation``; ``reference`` only the largest one, in
+        either direction, as the authors' released code does.
     scale : largest relative change of size, drawn per axis.
     shear_degrees, rotation_degrees : largest angles, for each of the six shears and about each of the three axes.
     probability : share of the samples that are changed at all.
     """
 
     translation: float = 0.1
+    translation_mode: Literal["uniform", "reference"] = "uniform"
     scale: float = 0.1
     shear_degrees: float = 10.0
     rotation_degrees: float = 10.0
@@ -82,7 +85,10 @@ class RandomAffine:
         # A shear must not change the volume: METHOD.md leaves that to the scaling.
         shear = shear / torch.linalg.det(shear).abs().pow(1 / 3).view(-1, 1, 1)
         scaling = torch.diag_embed(1 / (1 + uniform(3, self.scale)))
-        shift = uniform(3, self.translation) * torch.tensor(list(shape), dtype=torch.float64)
+        moved = uniform(3, self.translation)
+        if self.translation_mode == "reference":
+            moved = torch.where(moved < 0, -self.translation, self.translation).to(moved.dtype)
+        shift = moved * torch.tensor(list(shape), dtype=torch.float64)
         return rotation @ shear @ scaling, shift
 
 

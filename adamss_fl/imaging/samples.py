@@ -14,7 +14,9 @@ from adamss_fl.errors import InputError
 from adamss_fl.imaging.cache import SampleCache
 from adamss_fl.imaging.settings import ImagingSettings
 from adamss_fl.imaging.volumes import (
+    Box,
     Image,
+    box_round,
     check_volume,
     field_of_view,
     overlap,
@@ -24,6 +26,7 @@ from adamss_fl.imaging.volumes import (
     scale_ct,
     scale_pet,
     target_grid,
+    union,
 )
 
 if TYPE_CHECKING:
@@ -104,8 +107,7 @@ def prepare_arrays(
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
     """Image (2, D, H, W) and mask (2, D, H, W) or None of one patient, read, checked, resampled and scaled."""
     volumes = read_patient(patient, layout)
-    box = overlap(field_of_view(volumes.pet), field_of_view(volumes.ct), patient.id)
-    grid = target_grid(settings, box.centre)
+    grid = target_grid(settings, grid_centre(volumes, settings, patient.id))
     pet = scale_pet(resample(volumes.pet, grid, 0.0), settings)
     ct = scale_ct(resample(volumes.ct, grid, settings.ct_hu_window[0]), settings)
     image = np.stack([pet, ct])
@@ -113,6 +115,26 @@ def prepare_arrays(
         return image, None
     masks = [resample(mask, grid, 0, nearest=True) for mask in (volumes.primary, volumes.nodes)]
     return image, np.stack(masks).astype(np.uint8)
+
+
+def grid_centre(volumes: Volumes, settings: ImagingSettings, patient: str) -> tuple[float, ...]:
+    """Where the settings centre a patient's grid, (x, y, z) in mm.
+
+    Raises ``InputError`` naming the patient where PET and CT do not overlap.
+    """
+    shared = overlap(field_of_view(volumes.pet), field_of_view(volumes.ct), patient)
+    if settings.centre == "overlap":
+        return shared.centre
+    marked = tumour_box(volumes)
+    return shared.centre if marked is None else marked.centre
+
+
+def tumour_box(volumes: Volumes) -> Box | None:
+    """The smallest box round all voxels of both masks; None where a mask is missing or both are empty."""
+    if volumes.primary is None or volumes.nodes is None:
+        return None
+    boxes = [box for mask in (volumes.primary, volumes.nodes) if (box := box_round(mask)) is not None]
+    return union(boxes) if boxes else None
 
 
 def read_patient(patient: "Patient", layout: "Layout") -> Volumes:

@@ -13,14 +13,16 @@ class ImagingSettings:
 
     grid : voxels (D, H, W), each side divisible by 16.
     spacing_mm : (D, H, W) spacing of the grid in mm.
-    centre : where the grid is centred: ``overlap`` is the centre of the space that PET and CT have in common.
+    centre : where the grid is centred: ``overlap`` is the centre of the space that PET and CT have in common;
+        ``tumour`` the centre of the smallest box round tumour and nodes in the reference masks, and that of the overlap
+        where a patient has no mask or an empty one. Masks are then needed in every patient the model is applied to.
     pet_suv_max : SUV that maps to 1; PET is clipped to [0, pet_suv_max] and divided by it.
     ct_hu_window : (low, high) HU; clipped to it and mapped to [0, 1], so that air and padding are 0.
     """
 
     grid: tuple[int, int, int] = (160, 160, 160)
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    centre: Literal["overlap"] = "overlap"
+    centre: Literal["overlap", "tumour"] = "overlap"
     pet_suv_max: float = 20.0
     ct_hu_window: tuple[float, float] = (-250.0, 250.0)
 

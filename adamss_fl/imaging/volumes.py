@@ -104,7 +104,31 @@ def check_volume(image: Image, patient: str, what: str) -> None:
 
 def field_of_view(image: Image) -> Box:
     """The smallest axis-aligned box round the image, voxel edges included."""
-    edges = [(-0.5, size - 0.5) for size in image.GetSize()]
+    return _box(image, [(0, size - 1) for size in image.GetSize()])
+
+
+def box_round(mask: Image) -> Box | None:
+    """The smallest axis-aligned box round the voxels of a mask that are not 0, edges included; None where all are."""
+    voxels = simpleitk().GetArrayViewFromImage(mask)
+    spans = []
+    for axis in (2, 1, 0):  # x, y, z
+        others = tuple(other for other in range(3) if other != axis)
+        marked = np.flatnonzero(voxels.any(axis=others))
+        if not marked.size:
+            return None
+        spans.append((int(marked[0]), int(marked[-1])))
+    return _box(mask, spans)
+
+
+def union(boxes: Sequence[Box]) -> Box:
+    """The smallest box round all of ``boxes``, of which there is at least one."""
+    lows, highs = zip(*((box.low, box.high) for box in boxes), strict=True)
+    return Box(tuple(np.min(lows, axis=0).tolist()), tuple(np.max(highs, axis=0).tolist()))
+
+
+def _box(image: Image, spans: Sequence[tuple[int, int]]) -> Box:
+    """The box round the voxels from first to last of each ``spans`` (x, y, z) of an image's indices."""
+    edges = [(first - 0.5, last + 0.5) for first, last in spans]
     corners = [image.TransformContinuousIndexToPhysicalPoint(corner) for corner in itertools.product(*edges)]
     return Box(tuple(np.min(corners, axis=0).tolist()), tuple(np.max(corners, axis=0).tolist()))
 

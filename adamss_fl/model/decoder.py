@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from adamss_fl.model.blocks import AttentionGate, ResBlock
+from adamss_fl.model.checkpointing import Run, keep_all
 from adamss_fl.model.encoder import level_name
 from adamss_fl.model.settings import ModelSettings
 
@@ -32,11 +33,14 @@ class AdaFocusDecoder(nn.Module):
         for level in CONVS_PER_LEVEL:
             self.add_module(level_name(level), DecoderLevel(settings, level))
 
-    def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Encoder features of levels 1 to 5 -> decoder outputs of levels 4, 3, 2, 1 (16c, 8c, 4c, 2c channels)."""
+    def forward(self, features: tuple[Tensor, ...], run: Run = keep_all) -> tuple[Tensor, ...]:
+        """Encoder features of levels 1 to 5 -> decoder outputs of levels 4, 3, 2, 1 (16c, 8c, 4c, 2c channels).
+
+        run : how each level is run, see ``checkpointing``.
+        """
         deeper = features[-1]
         outputs: list[Tensor] = []
         for level in CONVS_PER_LEVEL:
-            deeper = self.get_submodule(level_name(level))(features[level - 1], deeper)
+            deeper = run(self.get_submodule(level_name(level)), features[level - 1], deeper)
             outputs.append(deeper)
         return tuple(outputs)

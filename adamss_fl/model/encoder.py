@@ -1,17 +1,21 @@
 """The Ada-fusion encoder: PET, CT and early-fusion streams, joined by one fusion gate per level."""
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from adamss_fl.model.blocks import ConvBlock, ResBlock
+from adamss_fl.model.checkpointing import Run, keep_all
 from adamss_fl.model.precision import without_autocast
 from adamss_fl.model.settings import ModelSettings
 
 LEVELS = 5
 CONVS_PER_LEVEL = (2, 3, 3, 4, 4)
+
+FIXED_WEIGHT: dict[str, float | None] = {"learnt": None, "half": 0.5, "early": 1.0, "late": 0.0}
+"""w_fuse of every gate by ``ModelSettings.gates``; None where it is learnt."""
 
 
 def level_name(level: int) -> str:
@@ -50,22 +54,34 @@ class FusionGate(nn.Module):
 
     F_pc = ConvBlock3(concat(F_pet, F_ct)); the weights are the two-way softmax of a and b (see :class:`TwoWayContrast`)
     on concat(F_fuse, F_pc), written w_fuse = sigmoid(a - b), which cannot overflow;
-    F = w_fuse * F_fuse + (1 - w_fuse) * F_pc. Every gate starts at exactly 0.5.
+    F = w_fuse * F_fuse + (1 - w_fuse) * F_pc. Every gate starts at exactly 0.5. Where the settings fix w_fuse, the
+    parameters are the same and those that it takes out of play get no gradient.
     """
 
     def __init__(self, settings: ModelSettings, channels: int) -> None:
         super().__init__()
         self.late = ConvBlock(settings, channels, channels, 3)
         self.contrast = TwoWayContrast(channels)
+        self.fixed = FIXED_WEIGHT[settings.gates]
 
     def forward(self, fuse: Tensor, pet: Tensor, ct: Tensor) -> tuple[Tensor, Tensor]:
         """``fuse`` (B,C,D,H,W), ``pet`` and ``ct`` (B,C/2,D,H,W) -> F of fuse's shape, and the mean of w_fuse.
 
         The mean is a detached fp32 scalar.
         """
+        if self.fixed == 1.0:
+            return fuse, _constant(1.0, fuse)
         late = self.late(torch.cat((pet, ct), 1))
+        if self.fixed == 0.0:
+            return late, _constant(0.0, late)
+        if self.fixed is not None:
+            return torch.lerp(late, fuse.to(late.dtype), self.fixed), _constant(self.fixed, late)
         weight = torch.sigmoid(self.contrast(torch.cat((fuse, late), 1))).to(late.dtype)
         return torch.lerp(late, fuse.to(late.dtype), weight), weight.detach().mean(dtype=torch.float32)
+
+
+def _constant(value: float, like: Tensor) -> Tensor:
+    return torch.tensor(value, dtype=torch.float32, device=like.device)
 
 
 class StreamEncoder(nn.Module):
@@ -83,9 +99,9 @@ class StreamEncoder(nn.Module):
         """The first 3x3x3 kernel; its layout is that of the whole model."""
         return self.get_parameter("level1.convs.0.conv.weight")
 
-    def level(self, level: int, x: Tensor) -> Tensor:
-        """Output of ``level`` (1 to 5) for its own input ``x``, which is already pooled."""
-        return cast(Tensor, self.get_submodule(level_name(level))(x))
+    def level(self, level: int) -> nn.Module:
+        """The block of ``level`` (1 to 5); its input is already pooled."""
+        return self.get_submodule(level_name(level))
 
 
 class EncoderOutput(NamedTuple):
@@ -100,6 +116,8 @@ class AdaFusionEncoder(nn.Module):
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
+        weight = FIXED_WEIGHT[settings.gates]
+        self._uses_modalities, self._uses_fusion = weight != 1.0, weight != 0.0
         self.pet = StreamEncoder(settings, 1, settings.width)
         self.ct = StreamEncoder(settings, 1, settings.width)
         self.fusion = StreamEncoder(settings, 2, 2 * settings.width)
@@ -107,16 +125,23 @@ class AdaFusionEncoder(nn.Module):
             {level_name(i + 1): FusionGate(settings, 2 * settings.width * 2**i) for i in range(LEVELS)}
         )
 
-    def forward(self, pet: Tensor, ct: Tensor) -> EncoderOutput:
-        """``pet``, ``ct`` (B,1,D,H,W) -> features of 2c, 4c, 8c, 16c, 32c channels at full to 1/16 resolution."""
+    def forward(self, pet: Tensor, ct: Tensor, run: Run = keep_all) -> EncoderOutput:
+        """``pet``, ``ct`` (B,1,D,H,W) -> features of 2c, 4c, 8c, 16c, 32c channels at full to 1/16 resolution.
+
+        run : how each level and gate is run, see ``checkpointing``. Streams that a fixed gate never lets through are
+        not run.
+        """
         fuse = torch.cat((pet, ct), 1)
         features: list[Tensor] = []
         openings: list[Tensor] = []
         for level in range(1, LEVELS + 1):
             if level > 1:
                 pet, ct, fuse = pool(pet), pool(ct), pool(features[-1])
-            pet, ct, fuse = self.pet.level(level, pet), self.ct.level(level, ct), self.fusion.level(level, fuse)
-            feature, opening = self.gates[level_name(level)](fuse, pet, ct)
+            if self._uses_modalities:
+                pet, ct = run(self.pet.level(level), pet), run(self.ct.level(level), ct)
+            if self._uses_fusion:
+                fuse = run(self.fusion.level(level), fuse)
+            feature, opening = run(self.gates[level_name(level)], fuse, pet, ct)
             features.append(feature)
             openings.append(opening)
         return EncoderOutput(tuple(features), torch.stack(openings))

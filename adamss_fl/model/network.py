@@ -3,9 +3,11 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from adamss_fl.errors import InputError
+from adamss_fl.model.checkpointing import keep_all, recompute
 from adamss_fl.model.decoder import AdaFocusDecoder
 from adamss_fl.model.encoder import LEVELS, AdaFusionEncoder
 from adamss_fl.model.heads import SegmentationHead, SurvivalHead
@@ -39,6 +41,9 @@ class AdaMSS(nn.Module):
     biases, which do nothing there, so that the parameter counts are the published ones. Two models made after the same
     ``torch.manual_seed`` are equal bit for bit.
 
+    checkpointing : attribute, off at first; where it is set, training makes the activations inside the trunk's blocks a
+        second time in the backward pass and does not keep them: the same step in less memory and more time.
+
     Raises InputError where ``settings`` cannot make a network.
     """
 
@@ -46,6 +51,7 @@ class AdaMSS(nn.Module):
         super().__init__()
         self.settings = settings = ModelSettings() if settings is None else settings
         _check_settings(settings)
+        self.checkpointing = False
         self.encoder = AdaFusionEncoder(settings)
         self.decoder = AdaFocusDecoder(settings)
         self.segmentation_head = SegmentationHead(settings)
@@ -65,8 +71,9 @@ class AdaMSS(nn.Module):
         self._check_input(pet, ct, heads)
         if is_channels_last(self.encoder.fusion.first_kernel):
             pet, ct = channels_last(pet), channels_last(ct)
-        encoded = self.encoder(pet, ct)
-        outputs = self.decoder(encoded.features)
+        run = recompute if self.checkpointing and self.training and torch.is_grad_enabled() else keep_all
+        encoded = self.encoder(pet, ct, run)
+        outputs = self.decoder(encoded.features, run)
         return ModelOutput(
             segmentation=self.segmentation_head(outputs[-1]) if "segmentation" in heads else None,
             survival=self.survival_head(outputs, tabular) if "survival" in heads else None,

@@ -17,6 +17,8 @@ class ModelSettings:
     pooled : how the pooled decoder features enter the survival head: ``raw`` as published, or ``standardised`` by their
         own running mean and variance. Patients differ little beside the features' mean, so that raw features are learnt
         slowly; standardising adds no parameter.
+    gates : ``learnt`` as published, or every gate's weight of the early-fusion stream fixed: ``half`` (0.5), ``early``
+        (1: the early-fusion stream alone) or ``late`` (0: the late concatenation of the PET and CT streams alone).
     """
 
     width: int = 8
@@ -26,3 +28,4 @@ class ModelSettings:
     tabular: int = 0
     dropout: float = 0.5
     pooled: Literal["raw", "standardised"] = "raw"
+    gates: Literal["learnt", "half", "early", "late"] = "learnt"

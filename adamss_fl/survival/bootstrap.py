@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,10 @@ from adamss_fl.survival.concordance import NoComparablePairs, check_risk, concor
 from adamss_fl.survival.endpoints import check_endpoints, to_float64
 
 _LEVELS = (2.5, 97.5)
+
+Cohort = tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike]
+"""time_days, event, risk_a, risk_b, each (N,)."""
+
 _LARGEST_PAIR_MATRIX = 4000
 
 
@@ -83,6 +88,28 @@ def paired_difference(
         samples=differences.size,
         excluded=samples - differences.size,
     )
+
+
+def pooled_difference(cohorts: Sequence[Cohort], samples: int = 1000, seed: int = 0) -> Difference:
+    """Mean over ``cohorts`` of ``paired_difference``, patients being resampled within each cohort.
+
+    cohorts : (time_days, event, risk_a, risk_b) of each, as in ``paired_difference``; pairs are counted inside a cohort
+    only. One cohort gives its paired difference. ``excluded`` counts resamples lost to any cohort.
+    Raises NoComparablePairs where a cohort has no comparable pair.
+    """
+    if not cohorts:
+        raise InputError("bootstrap: no cohort was given; give at least one")
+    points: list[float] = []
+    columns: list[NDArray[np.float64]] = []
+    for number, (time_days, event, risk_a, risk_b) in enumerate(cohorts):
+        first, second = (concordance(time_days, event, risk).c_index for risk in (risk_a, risk_b))
+        points.append(first - second)
+        values = _resampled(time_days, event, [risk_a, risk_b], samples, seed + number, None)
+        columns.append(values[0] - values[1])
+    kept = min(column.size for column in columns)
+    means = np.mean([column[:kept] for column in columns], axis=0)
+    low, high = _percentiles(means)
+    return Difference(float(np.mean(points)), low, high, samples=kept, excluded=samples - kept)
 
 
 def _models(risk: ArrayLike | Tensor) -> list[NDArray[np.float64]]:

@@ -1,5 +1,6 @@
 """A model applied to a list of samples, without training."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ from adamss_fl.survival import TimeGrid, discrete_likelihood
 from adamss_fl.training.settings import RuntimeSettings
 from adamss_fl.training.stage import as_inputs
 from adamss_fl.training.tensors import as_batch, device_of
+
+MOST_VOXELS = 8 * 96**3
+"""Voxels of one batch: two to three GiB of activations in the published network, one patient at 160^3."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,14 @@ def infer(
     batch_size: int = 8,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Inference:
-    """Both heads on every sample, in evaluation mode. Raises ValueError where ``samples`` is empty."""
+    """Both heads on every sample, in evaluation mode. Raises ValueError where ``samples`` is empty.
+
+    batch_size : samples at once, at most; fewer where they are large (see ``MOST_VOXELS``).
+    """
     if not samples:
         raise ValueError("there is no sample to apply the model to")
     device = device_of(runtime)
+    batch_size = max(1, min(batch_size, MOST_VOXELS // math.prod(samples[0].image.shape[1:])))
     model.eval()
     logits, overlaps, masks, opening = [], [], [], torch.zeros(5, dtype=torch.float64)
     segmentation_sum = survival_sum = 0.0

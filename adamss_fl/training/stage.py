@@ -1,7 +1,8 @@
 """One stage of AdaMSS at one site: some passes of one loss over the site's training patients.
 
 Nothing is frozen in either stage: a stage trains the whole trunk and its own head (METHOD: "expanding focus" is
-fine-tuning). Only the other stage's head receives no gradient and stays as it is.
+fine-tuning). Only the other stage's head receives no gradient and stays as it is. ``joint`` is the alternative to the
+two stages: the sum of both losses, both heads.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from adamss_fl.imaging import Sample
 from adamss_fl.model import AdaMSS, autocast, parameter_groups
+from adamss_fl.model.network import HEADS
 from adamss_fl.segmentation import dice_focal_loss
 from adamss_fl.survival import TimeGrid, discrete_likelihood
 from adamss_fl.training.batches import Batches
@@ -29,8 +31,13 @@ from adamss_fl.training.seeds import derive_seed
 from adamss_fl.training.settings import RuntimeSettings, StageSettings
 from adamss_fl.training.tensors import Batch, as_batch, device_of
 
-StageName = Literal["segmentation", "survival"]
-_OTHER_HEAD = {"segmentation": "survival_head", "survival": "segmentation_head"}
+StageName = Literal["segmentation", "survival", "joint"]
+HEADS_OF: Mapping[StageName, tuple[str, ...]] = {
+    "segmentation": ("segmentation",),
+    "survival": ("survival",),
+    "joint": ("segmentation", "survival"),
+}
+"""The heads, and with them the losses, that a stage trains."""
 
 
 class Augmentation(Protocol):
@@ -88,17 +95,18 @@ def train_stage(
 ) -> StageResult:
     """Train ``model`` in place and return what happened.
 
-    grid : time bins, needed by the survival stage.
+    grid : time bins, needed where survival is trained.
     optimizer : state from the last round at this site; None starts afresh.
     on_step : called with (steps done, steps in all).
 
     Deterministic on a CPU given the model, samples, settings, ``work`` and the number of threads. Raises ValueError
-    where the survival stage has no grid or the batch is larger than the cohort, and :class:`NonFiniteLoss`.
+    where survival is trained without a grid or the batch is larger than the cohort, and :class:`NonFiniteLoss`.
     """
-    if work.stage == "survival" and grid is None:
-        raise ValueError("the survival stage needs its time bins")
+    survives = "survival" in HEADS_OF[work.stage]
+    if survives and grid is None:
+        raise ValueError(f"the {work.stage} stage needs its time bins")
     device = device_of(runtime)
-    balance = [sample.event for sample in samples] if settings.balanced and work.stage == "survival" else None
+    balance = [sample.event for sample in samples] if settings.balanced and survives else None
     batches = Batches(len(samples), settings.batch_size, balance)
     total = work.steps if work.steps is not None else (work.epochs or 0) * batches.per_epoch
     torch.manual_seed(derive_seed(work.seed, "dropout"))
@@ -112,6 +120,7 @@ def train_stage(
     sums: dict[str, float] = {}
     opening = torch.zeros(5, dtype=torch.float64)
     model.train()
+    model.checkpointing = runtime.checkpointing
     if settings.norm_statistics == "frozen":
         _freeze_norm_statistics(model)
     first, last = work.progress
@@ -147,8 +156,9 @@ def train_stage(
 
 
 def trained_parameters(model: AdaMSS, stage: StageName) -> dict[str, torch.nn.Parameter]:
-    """The parameters a stage trains, by name: all but those of the other stage's head."""
-    other = set(parameter_groups(model)[_OTHER_HEAD[stage]])
+    """The parameters a stage trains, by name: all but those of a head that it does not train."""
+    groups = parameter_groups(model)
+    other = {name for head in HEADS if head not in HEADS_OF[stage] for name in groups[f"{head}_head"]}
     return {name: value for name, value in model.named_parameters() if name not in other}
 
 
@@ -165,15 +175,18 @@ def stage_loss(
     """Terms of a stage's loss (their sum is minimised), fp32, and the gate opening (5,) of the forward pass.
 
     Stage I: ``segmentation``, soft Dice + focal. Stage II: ``survival``, the discrete-time likelihood, and ``l2``,
-    alpha * sum(W^2) over the survival head's linear layers where alpha > 0.
+    alpha * sum(W^2) over the survival head's linear layers where alpha > 0. Joint: all of them.
     """
     with autocast(image.device, runtime.precision):
-        output = model(*as_inputs(image, runtime), batch.tabular, heads=(stage,))
-    if stage == "segmentation":
-        return {"segmentation": dice_focal_loss(output.segmentation, mask, batch.has_mask)}, output.gate_opening
+        output = model(*as_inputs(image, runtime), batch.tabular, heads=HEADS_OF[stage])
+    terms: dict[str, Tensor] = {}
+    if output.segmentation is not None:
+        terms["segmentation"] = dice_focal_loss(output.segmentation, mask, batch.has_mask)
+    if output.survival is None:
+        return terms, output.gate_opening
     assert grid is not None
     survived, had_event = grid.targets(batch.time_days, batch.event)
-    terms = {"survival": discrete_likelihood(output.survival, survived, had_event)}
+    terms["survival"] = discrete_likelihood(output.survival, survived, had_event)
     if settings.l2 > 0.0:
         weights = [layer.weight for layer in model.survival_head.modules() if isinstance(layer, torch.nn.Linear)]
         terms["l2"] = settings.l2 * torch.stack([weight.square().sum() for weight in weights]).sum()

@@ -1,5 +1,7 @@
 """The quality report names every patient that cannot be used, with the reason, and raises nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small_hospital import Hospital
@@ -73,6 +75,26 @@ def test_masks_that_are_absent_or_empty_are_remarks_and_leave_the_patient_usable
     report = check_cohort(hospital.load())
     assert report.usable == 4
     assert [p.code for p in report.problems] == ["no_mask", "empty_mask", "no_primary"]
+
+
+def test_patients_without_a_mask_to_centre_on_are_remarked_where_it_matters(hospital: Hospital) -> None:
+    (hospital.root / "labelsTr/P-0.nii.gz").unlink()
+    hospital.volume("labelsTr/P-1.nii.gz", np.zeros((6, 6, 6), np.uint8))
+    grid = ImagingSettings(grid=(16, 16, 16))
+    centred = {("P-0", "no_centre"), ("P-1", "no_centre")}
+    others = {("P-0", "no_mask"), ("P-1", "empty_mask")}
+    assert codes(hospital, grid) == others
+    assert codes(hospital, replace(grid, centre="tumour")) == others | centred
+    assert check_cohort(hospital.load(), replace(grid, centre="tumour")).usable == 4
+
+
+def test_a_grid_centred_on_the_tumour_keeps_a_tumour_that_the_overlap_would_cut(hospital: Hospital) -> None:
+    label = np.zeros((40, 6, 6), np.uint8)
+    label[36:, 2:4, 2:4] = 1
+    tall = np.random.default_rng(1).random((40, 6, 6), dtype=np.float32)
+    for name, voxels in (("imagesTr/P-0__PT", tall), ("imagesTr/P-0__CT", tall), ("labelsTr/P-0", label)):
+        hospital.volume(f"{name}.nii.gz", voxels)
+    assert codes(hospital, ImagingSettings(grid=(32, 16, 16), centre="tumour")) == set()
 
 
 def test_a_primary_tumour_outside_the_grid_is_remarked(hospital: Hospital) -> None:

@@ -87,6 +87,19 @@ def test_blocks_of_ones_own_are_taken_as_they_are() -> None:
     assert PlanSettings(preset=None, blocks=given_blocks).resolved() == given_blocks
 
 
+def test_joint_trains_both_losses_and_has_a_length_of_its_own() -> None:
+    joint = BlockSettings(("joint",), 3, 2)
+    plan = RoundPlan((joint, BlockSettings(("survival",), 1, 1)))
+    assert plan.stages == ("joint", "survival")
+    assert plan.stage_lengths() == {"joint": 6, "survival": 1}
+    assert (plan.last_round_of("segmentation"), plan.last_round_of("survival"), plan.last_round_of("joint")) == (
+        3,
+        4,
+        3,
+    )
+    assert plan.describe() == "3 x joint (2 epochs), then 1 x survival (1 epoch)"
+
+
 def test_a_plan_describes_itself_in_a_line() -> None:
     assert RoundPlan.sequential(2, 1, 3).describe() == "2 x segmentation (3 epochs), then 1 x survival (3 epochs)"
     assert RoundPlan.per_round(4, None, 1).describe() == "4 x segmentation + survival (1 step)"

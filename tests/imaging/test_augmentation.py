@@ -58,6 +58,22 @@ def test_the_affine_maps_stay_within_their_limits() -> None:
     )
 
 
+def test_reference_translation_is_the_largest_shift_in_either_direction_of_each_axis() -> None:
+    shape = (10, 20, 40)
+    draws = [
+        RandomAffine(translation=0.1, translation_mode=mode).draw(400, shape, torch.Generator().manual_seed(0))
+        for mode in ("uniform", "reference")
+    ]
+    (matrices, uniform), (same_matrices, shifts) = draws
+    assert torch.equal(matrices, same_matrices)
+    assert torch.equal(shifts.sign(), uniform.sign())
+    for axis, side in enumerate(shape):
+        assert sorted(shifts[:, axis].unique().tolist()) == pytest.approx([-0.1 * side, 0.1 * side])
+    signs = {tuple(row) for row in shifts.sign().tolist()}
+    assert len(signs) == 8  # each axis for itself
+    assert 0.4 < float((shifts > 0).double().mean()) < 0.6
+
+
 def test_the_affine_changes_a_masks_volume_by_its_determinant_and_no_more() -> None:
     affine, shape = RandomAffine(), (24, 24, 24)
     mask = torch.from_numpy(ball(shape, 6)).expand(64, 2, *shape).contiguous()

@@ -1,5 +1,6 @@
 """From files to arrays: geometry, intensity, masks, and volumes that are refused by the patient's name."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,31 @@ def test_the_grid_is_centred_where_pet_and_ct_overlap_and_padding_is_background(
     inside[4:12, 4:12, 4:12] = True
     assert (sample.image[1] > 0).tolist() == inside.tolist()
     assert (sample.image[0] > 0).all()
+
+
+def test_the_grid_is_centred_on_the_box_round_both_masks(tmp_path: Path, make_cohort: MakeCohort) -> None:
+    """Nodes and tumour far from the middle; to the voxel, the box round both is in the middle of the grid."""
+    wide = np.random.default_rng(0).random((40, 40, 40), dtype=np.float32)
+    label = np.zeros((40, 40, 40), np.uint8)
+    label[25:29, 30:36, 4:6] = 1
+    label[31:33, 24:26, 10:12] = 2
+    spacing, origin = (4, 4, 4), (-50, 20, 7)
+    parts = {"pet": (wide * 20, spacing, origin), "ct": (wide * 500 - 250, spacing, origin)}
+    around = replace(SETTINGS, centre="tumour", grid=(16, 16, 32))
+    sample = one(make_cohort(**parts, label=(label, spacing, origin)), tmp_path, around)
+    box = label[21:37, 22:38, 0:24]  # D 25 to 32, H 24 to 35, W 4 to 11: the middle is between voxels 28 and 29, ...
+    assert (sample.mask[:, :, :, 8:] == np.stack([box == 1, box == 2])).all()
+    assert np.allclose(sample.image[0][:, :, 8:], wide[21:37, 22:38, 0:24], atol=1e-5)
+    assert not sample.image[:, :, :, :8].any()  # beyond the images
+
+
+@pytest.mark.parametrize("label", [None, (np.zeros((16, 16, 16), np.uint8), (4, 4, 4))])
+def test_without_a_marked_voxel_the_grid_is_centred_on_the_overlap(
+    tmp_path: Path, make_cohort: MakeCohort, label: Any
+) -> None:
+    cohort = make_cohort(label=label)
+    samples = [one(cohort, tmp_path, replace(SETTINGS, centre=centre)) for centre in ("overlap", "tumour")]
+    assert np.array_equal(samples[0].image, samples[1].image)
 
 
 def test_masks_keep_their_labels_apart_and_their_volume(tmp_path: Path, make_cohort: MakeCohort) -> None:

@@ -16,6 +16,7 @@ from adamss_fl.survival import (
     concordance,
     concordance_counts,
     paired_difference,
+    pooled_difference,
 )
 from adamss_fl.survival import bootstrap as bootstrap_module
 
@@ -184,3 +185,26 @@ def test_several_models_are_compared_by_their_mean():
     d = paired_difference(t, e, r, others, samples=50, seed=0, strata=np.repeat([0, 1], 30))
     mean = np.mean([concordance(t, e, other).c_index for other in others])
     assert d.difference == pytest.approx(concordance(t, e, r).c_index - mean)
+
+
+def test_the_pooled_difference_of_one_cohort_is_its_paired_difference():
+    t, e, r = _cohort(60, 12)
+    other = _cohort(60, 13)[2]
+    assert pooled_difference([(t, e, r, other)], samples=200, seed=4) == paired_difference(
+        t, e, r, other, samples=200, seed=4
+    )
+
+
+def test_the_pooled_difference_is_the_mean_and_its_interval_that_of_independent_cohorts():
+    """Normal approximation: the variances of the cohorts' differences add up, over the number of cohorts squared."""
+    cohorts = []
+    for seed in (20, 21, 22):
+        t, e, _ = _cohort(200, seed)
+        noise = np.random.default_rng(seed).normal(0, 1, (2, 200))
+        cohorts.append((t, e, -t + 600 * noise[0], -t + 900 * noise[1]))
+    alone = [paired_difference(*cohort, samples=2000, seed=seed) for seed, cohort in enumerate(cohorts)]
+    pooled = pooled_difference(cohorts, samples=2000, seed=0)
+    assert pooled.difference == pytest.approx(np.mean([d.difference for d in alone]))
+    expected = np.sqrt(np.sum([(d.high - d.low) ** 2 for d in alone])) / 3
+    assert pooled.high - pooled.low == pytest.approx(expected, rel=0.1)
+    assert pooled.low < pooled.difference < pooled.high

@@ -69,6 +69,12 @@ def test_steps_schedule_drops_at_40_and_80_per_cent() -> None:
     assert found == pytest.approx([1e-4, 1e-4, 5e-5, 5e-5, 1e-5, 1e-5])
 
 
+def test_published_drops_of_stage_two() -> None:
+    settings = StageSettings(learning_rate=5e-5, schedule="steps", drops=(0.2, 0.02))
+    found = [learning_rate(settings, fraction) for fraction in (0.0, 0.39, 0.41, 0.79, 0.81, 1.0)]
+    assert found == pytest.approx([5e-5, 5e-5, 1e-5, 1e-5, 1e-6, 1e-6])
+
+
 def test_seeds_tell_their_parts_apart() -> None:
     seeds = {derive_seed(1, "a", 2), derive_seed(1, "a", 3), derive_seed(1, "a2"), derive_seed("1", "a", 2)}
     assert len(seeds) == 4

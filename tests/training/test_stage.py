@@ -9,8 +9,10 @@ from synthetic import ONE_THREAD_FP32, make_samples
 
 from adamss_fl.model import AdaMSS, ModelSettings, parameter_groups, to_weights
 from adamss_fl.survival import TimeGrid
-from adamss_fl.training import StageSettings, StageWork, infer, train_stage
+from adamss_fl.training import StageSettings, StageWork, infer, inference, train_stage
 from adamss_fl.training.optimizer import OptimizerState, build_optimizer, dump_optimizer, load_optimizer
+from adamss_fl.training.stage import stage_loss
+from adamss_fl.training.tensors import as_batch
 
 GRID = TimeGrid((0.0, 200.0, 400.0, 600.0, 2000.0))
 SAMPLES = make_samples(6, seed=1)
@@ -136,6 +138,17 @@ def test_inference_does_not_depend_on_batch_size_and_counts_voxels() -> None:
     assert one.loss_survival == pytest.approx(many.loss_survival, rel=1e-4)
 
 
+def test_inference_takes_fewer_large_samples_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model().eval()
+    sizes: list[int] = []
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape[0]))
+    for most, expected in ((1, [1] * 6), (4 * 16**3, [4, 2]), (100 * 16**3, [6])):
+        monkeypatch.setattr(inference, "MOST_VOXELS", most)
+        sizes.clear()
+        infer(model, SAMPLES, ONE_THREAD_FP32)
+        assert sizes == expected
+
+
 def test_head_factor_multiplies_the_rate_of_the_heads_alone() -> None:
     """Closed form of plain descent: the heads move k times as far on the same gradient, the trunk as far as before."""
     start = to_weights(make_model(dropout=0.0))
@@ -148,6 +161,47 @@ def test_head_factor_multiplies_the_rate_of_the_heads_alone() -> None:
     for name, step in moved[0].items():
         times = 3.0 if name.startswith("survival_head.") else 1.0
         np.testing.assert_allclose(moved[1][name], times * step, rtol=1e-3, atol=1e-7, err_msg=name)
+
+
+def gradients(stage: str, l2: float = 0.1) -> dict[str, torch.Tensor]:
+    """The gradient of a stage's loss on all samples, batch statistics included."""
+    model = make_model(dropout=0.0).train()
+    batch = as_batch(SAMPLES, torch.device("cpu"))
+    terms, _ = stage_loss(
+        model,
+        stage,  # type: ignore[arg-type]
+        batch.image,
+        batch.mask,
+        batch,
+        settings(l2=l2),
+        ONE_THREAD_FP32,
+        GRID,
+    )
+    torch.stack(list(terms.values())).sum().backward()
+    return {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in model.named_parameters()}
+
+
+def test_the_joint_stages_gradient_is_the_sum_of_the_two_stages_gradients() -> None:
+    joint, first, second = (gradients(stage) for stage in ("joint", "segmentation", "survival"))
+    flat = [torch.cat([part[name].flatten() for name in joint]) for part in (joint, first, second)]
+    assert float((flat[0] - flat[1] - flat[2]).norm() / flat[0].norm()) < 1e-5
+    assert min(float(part.norm()) for part in flat[1:]) > 1e-2
+    for name in ("segmentation_head.conv.weight", "survival_head.output.weight"):
+        assert float(joint[name].norm()) > 1e-4
+
+
+def test_the_joint_stage_trains_everything_and_reports_both_losses() -> None:
+    model = make_model()
+    before = to_weights(model)
+    still = settings(schedule="constant", balanced=True)
+    result = train_stage(model, SAMPLES, StageWork("joint", 0, epochs=2), still, ONE_THREAD_FP32, grid=GRID)
+    after = to_weights(model)
+    for group, names in parameter_groups(model).items():
+        assert any(not np.array_equal(before[name], after[name]) for name in names), group
+    assert set(result.losses) == {"segmentation", "survival"}
+    assert result.balanced
+    with pytest.raises(ValueError, match="joint stage needs its time bins"):
+        train_stage(model, SAMPLES, StageWork("joint", 0), still, ONE_THREAD_FP32)
 
 
 def test_frozen_norm_statistics_stay_and_everything_else_trains() -> None:
