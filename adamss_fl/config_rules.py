@@ -207,10 +207,8 @@ def _check_tabular(config: "RunConfig", document: Document) -> None:
     if radiomics is None:
         return
     key: Key = ("tabular", "radiomics")
-    rounds = RoundPlan(config.plan.resolved()).rounds
-    first = next((each.index for each in rounds if "survival" in each.stages), None)
-    last = max((each.index for each in rounds if "segmentation" in each.stages), default=0)
-    if first is None or not 0 < last < first:
+    plan = RoundPlan(config.plan.resolved())
+    if not plan.first_survival_round() == plan.last_round_of("segmentation") + 1 > 1:
         raise document.error(
             key,
             "features come from the masks of a finished stage I: let segmentation rounds precede survival rounds",
