@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from adamss_fl.assembly import load_all_data, task_of
+from adamss_fl.assembly import load_all_data
 from adamss_fl.cohort import make_phantom, read_truth
 from adamss_fl.cohort.settings import CohortSettings
-from adamss_fl.config import RunConfig, load_config
+from adamss_fl.config import RunConfig, load_config, task_of
 from adamss_fl.evaluation.compare import Arm, arms_of, oracle_figures, pool, predict_arm, train_arm
 from adamss_fl.evaluation.predictions import Predictions
 from adamss_fl.evaluation.scores import score

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from adamss_fl.errors import AdamssError
@@ -23,11 +23,15 @@ class QuorumLost(AdamssError):
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """The run's name on every message, the time bins that go with its model, and the hash of its task."""
+    """The run's name on every message, the time bins that go with its model, and the hash of its task.
+
+    trained_on : number of training patients and ranges of their images, see ``federation.inputs``.
+    """
 
     run: str
     edges_days: tuple[float, ...]
     fingerprint: str = ""
+    trained_on: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Rounds:
@@ -124,6 +128,7 @@ class Rounds:
             "run": identity.run,
             "edges_days": list(identity.edges_days),
             "fingerprint": identity.fingerprint,
+            "trained_on": dict(identity.trained_on),
             "stages": list(round_.stages),
         }
         self.checkpoints.save(

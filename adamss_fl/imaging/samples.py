@@ -106,13 +106,21 @@ def prepare_arrays(
     volumes = read_patient(patient, layout)
     box = overlap(field_of_view(volumes.pet), field_of_view(volumes.ct), patient.id)
     grid = target_grid(settings, box.centre)
-    pet = scale_pet(resample(volumes.pet, grid, 0.0), settings)
-    ct = scale_ct(resample(volumes.ct, grid, settings.ct_hu_window[0]), settings)
-    image = np.stack([pet, ct])
+    image = image_on(grid, volumes.pet, volumes.ct, settings)
     if volumes.primary is None or volumes.nodes is None:
         return image, None
     masks = [resample(mask, grid, 0, nearest=True) for mask in (volumes.primary, volumes.nodes)]
     return image, np.stack(masks).astype(np.uint8)
+
+
+def image_on(grid: Image, pet: Image, ct: Image, settings: ImagingSettings) -> NDArray[np.float32]:
+    """PET and CT on ``grid``, scaled: float32 (2, D, H, W), 0 where an image does not reach."""
+    return np.stack(
+        [
+            scale_pet(resample(pet, grid, 0.0), settings),
+            scale_ct(resample(ct, grid, settings.ct_hu_window[0]), settings),
+        ]
+    )
 
 
 def read_patient(patient: "Patient", layout: "Layout") -> Volumes:
