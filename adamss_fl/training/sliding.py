@@ -83,7 +83,7 @@ def _starts(side: int, width: int, overlap: float) -> list[int]:
 
 def _profile(width: int) -> NDArray[np.float32]:
     place = np.arange(width) - (width - 1) / 2
-    return np.exp(-0.5 * (place / (SIGMA * width)) ** 2).astype(np.float32)
+    return np.asarray(np.exp(-0.5 * (place / (SIGMA * width)) ** 2), dtype=np.float32)
 
 
 def _common(start: int, width: int, side: int) -> tuple[slice, slice]:
