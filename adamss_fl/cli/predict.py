@@ -59,7 +59,7 @@ def predict(
         with following("predict") as report:
             prediction = Predictor(members)(scan, report)
         emit(write_prediction(prediction, describe_model(run, members), out), json)
-    console.print(RESEARCH_USE_ONLY, markup=False)
+    console.print(RESEARCH_USE_ONLY, markup=False, soft_wrap=True)
 
 
 def _read_scan(
