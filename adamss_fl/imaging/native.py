@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adamss_fl.imaging.volumes import Image, resample, simpleitk
+from adamss_fl.imaging.volumes import Image, simpleitk
 
 TUMOUR_LABEL, NODES_LABEL = 1, 2
 """Labels of a written mask, as in HECKTOR's own."""
@@ -14,7 +14,10 @@ TUMOUR_LABEL, NODES_LABEL = 1, 2
 SMALLEST_SHARE = 0.1
 """A connected piece smaller than this share of the largest one does not move the box."""
 
-_OUTSIDE = -1.0
+LARGEST_LOGIT = 6.0
+"""Logits are clipped to it before they are interpolated: what is certain must not outweigh the border beside it."""
+
+_OUTSIDE = -100.0
 
 
 def as_image(array: NDArray[Any], grid: Image) -> Image:
@@ -35,13 +38,14 @@ def label_map(
 
     box : (2, D, H, W) probabilities on ``box_grid``. wide : the same on ``wide_grid``, used outside the box.
 
-    Probabilities, not labels, are resampled, linearly; a voxel is labelled where the larger of the two is above 0.5,
-    and equal ones go to the tumour.
+    Maps, not labels, are resampled, as logits: in the box by cubic splines, since linear interpolation shrinks whatever
+    is convex, and outside it linearly. A voxel is labelled where the larger of the two is above 0.5; equal ones go to
+    the tumour.
     """
-    tumour, nodes = (_probability(box, box_grid, native, wide, wide_grid, channel) for channel in (0, 1))
+    tumour, nodes = (_logit(box, box_grid, native, wide, wide_grid, channel) for channel in (0, 1))
     labels = np.zeros(tumour.shape, dtype=np.uint8)
-    labels[(tumour > 0.5) & (tumour >= nodes)] = TUMOUR_LABEL
-    labels[(nodes > 0.5) & (nodes > tumour)] = NODES_LABEL
+    labels[(tumour > 0) & (tumour >= nodes)] = TUMOUR_LABEL
+    labels[(nodes > 0) & (nodes > tumour)] = NODES_LABEL
     return labels
 
 
@@ -75,7 +79,7 @@ def _centre_of_box(found: NDArray[np.bool_], grid: Image) -> tuple[float, ...] |
     return tuple(grid.TransformContinuousIndexToPhysicalPoint(middle))
 
 
-def _probability(
+def _logit(
     box: NDArray[np.float32],
     box_grid: Image,
     native: Image,
@@ -83,11 +87,23 @@ def _probability(
     wide_grid: Image | None,
     channel: int,
 ) -> NDArray[np.float32]:
-    inner = resample(as_image(box[channel], box_grid), native, _OUTSIDE)
+    sitk = simpleitk()
+
+    def moved(probability: NDArray[np.float32], grid: Image, interpolator: int) -> NDArray[np.float32]:
+        image = as_image(_clipped_logit(probability), grid)
+        there = sitk.Resample(image, native, sitk.Transform(), interpolator, _OUTSIDE, sitk.sitkFloat32)
+        return np.asarray(sitk.GetArrayFromImage(there))
+
+    inner = moved(box[channel], box_grid, sitk.sitkBSpline3)
     if wide is None or wide_grid is None:
-        return np.asarray(np.maximum(inner, 0.0), dtype=np.float32)
-    outer = resample(as_image(wide[channel], wide_grid), native, 0.0)
-    return np.asarray(np.where(inner < 0.0, outer, inner), dtype=np.float32)
+        return inner
+    return np.asarray(np.where(inner == _OUTSIDE, moved(wide[channel], wide_grid, sitk.sitkLinear), inner))
+
+
+def _clipped_logit(probability: NDArray[np.float32]) -> NDArray[np.float32]:
+    least = 1.0 / (1.0 + np.exp(LARGEST_LOGIT))
+    clipped = np.clip(probability.astype(np.float64), least, 1.0 - least)
+    return np.asarray(np.log(clipped / (1.0 - clipped)), dtype=np.float32)
 
 
 def spacing_dhw(image: Image) -> tuple[float, float, float]:

@@ -45,7 +45,8 @@ def predict_cohort(
         if report is not None:
             report(patient, done, len(loaded))
     if not rows:
-        raise InputError(f"{cohort}: no patient can be predicted; the first: {next(iter(refused.values()))}")
+        patient, reason = min(refused.items())
+        raise InputError(f"{cohort}: no patient can be predicted; {patient}: {reason}")
     rows += [{"patient": patient, "warnings": f"refused: {reason}"} for patient, reason in refused.items()]
     write_table(sorted(rows, key=lambda row: row["patient"]), out / "predictions.csv")
     return {

@@ -29,18 +29,22 @@ def ball(image: Any, centre: tuple[float, ...], radius: float) -> np.ndarray:
 
 def test_on_its_own_grid_a_map_is_its_threshold_and_the_larger_probability_wins() -> None:
     place = grid((1, 1, 6), (1, 1, 1))
-    tumour = np.array([0.4, 0.6, 0.6, 0.8, 0.8, 0.2], np.float32).reshape(1, 1, 6)
+    tumour = np.array([0.4, 0.6, 0.6, 0.8, 0.9, 0.2], np.float32).reshape(1, 1, 6)
     nodes = np.array([0.4, 0.2, 0.7, 0.7, 0.8, 0.6], np.float32).reshape(1, 1, 6)
     found = label_map(np.stack([tumour, nodes]), place, place)
     np.testing.assert_array_equal(found.ravel(), [0, 1, 2, 1, 1, 2])
+    equal = label_map(np.stack([tumour, tumour]), place, place)
+    np.testing.assert_array_equal(equal.ravel(), [0, 1, 1, 1, 1, 0])
 
 
-def test_a_finer_grid_gets_the_linear_interpolation() -> None:
-    coarse, fine = grid((4, 4, 2), (2, 2, 8)), grid((4, 4, 9), (2, 2, 1))
-    ramp = np.zeros((2, 4, 4, 2), np.float32)
-    ramp[0, ..., 1] = 1.0  # 0 at x = 0 mm and 1 at x = 8 mm: above 0.5 from x = 5 mm on
-    found = label_map(ramp, coarse, fine)
-    np.testing.assert_array_equal(found, np.broadcast_to(np.arange(9) >= 5, (4, 4, 9)))
+def test_between_voxels_the_border_is_where_the_logit_crosses_0() -> None:
+    """A spline repeats a straight line: here the logit is 0 at x = 9.3 mm, between voxels 4 and 5 of 2 mm."""
+    coarse, fine = grid((4, 4, 10), (2, 2, 2)), grid((4, 4, 37), (2, 2, 0.5))
+    logit = 0.4 * (2.0 * np.arange(10) - 9.3)
+    maps = np.zeros((2, 4, 4, 10), np.float32)
+    maps[0] = 1 / (1 + np.exp(-logit))
+    found = label_map(maps, coarse, fine)
+    np.testing.assert_array_equal(found, np.broadcast_to(0.5 * np.arange(37) > 9.3, (4, 4, 37)))
 
 
 def test_outside_the_box_the_wide_map_counts_and_inside_it_does_not() -> None:
