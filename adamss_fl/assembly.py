@@ -8,7 +8,7 @@ from typing import Any
 
 from adamss_fl.cohort import load_cohort, read_truth, split_cohort
 from adamss_fl.cohort.settings import CohortSettings
-from adamss_fl.config import RunConfig, dump_config, load_config
+from adamss_fl.config import RunConfig, dump_config, load_config, task_of
 from adamss_fl.errors import InputError
 from adamss_fl.evaluation.compare import (
     POOLED,
@@ -27,31 +27,13 @@ from adamss_fl.federation.events import Tracker
 from adamss_fl.federation.files import write_atomically
 from adamss_fl.federation.local_sites import LocalSites
 from adamss_fl.federation.messages import Sites
-from adamss_fl.federation.plan import RoundPlan
 from adamss_fl.federation.run import final_weights, refuse_other_task
 from adamss_fl.federation.run import run_federation as run_task
 from adamss_fl.federation.site import Progress, Site, SiteData
 from adamss_fl.federation.task import Task
 from adamss_fl.imaging import Sample, prepare_cohort
 from adamss_fl.plugins import create
-
-
-def task_of(config: RunConfig) -> Task:
-    """The part of a configuration that server and sites agree on."""
-    return Task(
-        name=config.name,
-        plan=RoundPlan(config.plan.resolved()),
-        seed=config.seed,
-        split=config.split,
-        imaging=config.imaging,
-        augmentation=config.augmentation,
-        model=config.model,
-        tabular=config.tabular,
-        stages=config.stages,
-        federation=config.federation,
-        runtime=config.runtime,
-        validate_every=config.evaluation.every if config.split.validation > 0 else 0,
-    )
+from adamss_fl.prediction import load_run
 
 
 def site_settings(config: RunConfig, name: str) -> CohortSettings:
@@ -210,16 +192,10 @@ def evaluate_run(run: Path, cohort: Path, layout: str, split: str, progress: Pro
     Raises InputError where ``run`` is no finished run, the cohort has no such patient or is one that the run was
     trained on (then only ``test`` is honest), or parts of the model stay at the sites.
     """
-    config_path = run / "config.yaml"
-    if not config_path.exists():
-        raise InputError(f"{run}: holds no run (config.yaml is missing); give the folder of a finished run")
-    config = load_config(config_path)
-    task = task_of(config)
-    survival, segmentation, state = final_weights(run)
+    trained = load_run(run)
+    config = trained.config
     if split == "all" and any(Path(site.path).resolve() == cohort.resolve() for site in config.sites):
         raise InputError(f"{cohort}: the run was trained on some of these patients; use --split test")
-    if any(rule.name == "local" for rule in config.federation.groups.values()):
-        raise InputError(f"{run}: parts of this model stay at its sites, so there is no model for other patients")
     loaded = load_cohort(cohort, layout)
     chosen = (
         split_cohort(loaded, config.split).test
@@ -232,7 +208,15 @@ def evaluate_run(run: Path, cohort: Path, layout: str, split: str, progress: Pro
         )
     described = None if progress is None else _described(progress, "images")
     samples = prepare_cohort(chosen, config.imaging, cache_folder(config, run), described)
-    found = predict(task, survival, segmentation, samples, state["edges_days"])
+    found = predict(
+        trained.task,
+        trained.survival_weights,
+        trained.segmentation_weights,
+        samples,
+        trained.edges_days,
+        tabular=trained.state.get("tabular"),
+        features=run / "features",
+    )
     target = run / "evaluations" / f"{loaded.name}-{split}.npz"
     found.save(target)
     figures = score(found, config.evaluation.bootstrap, config.seed)

@@ -19,7 +19,9 @@ from adamss_fl import config_rules, yaml_source
 from adamss_fl.cohort.settings import CohortSettings, SplitSettings
 from adamss_fl.errors import InputError
 from adamss_fl.evaluation.settings import EvaluationSettings
+from adamss_fl.federation.plan import RoundPlan
 from adamss_fl.federation.settings import FederationSettings, PlanSettings, PluginSettings
+from adamss_fl.federation.task import Task
 from adamss_fl.imaging.settings import ImagingSettings
 from adamss_fl.model.settings import ModelSettings
 from adamss_fl.plugins import mistake_text, suggest
@@ -57,6 +59,24 @@ class RunConfig:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     trackers: tuple[PluginSettings, ...] = ()
     cache: str | None = None
+
+
+def task_of(config: RunConfig) -> Task:
+    """The part of a configuration that server and sites agree on."""
+    return Task(
+        name=config.name,
+        plan=RoundPlan(config.plan.resolved()),
+        seed=config.seed,
+        split=config.split,
+        imaging=config.imaging,
+        augmentation=config.augmentation,
+        model=config.model,
+        tabular=config.tabular,
+        stages=config.stages,
+        federation=config.federation,
+        runtime=config.runtime,
+        validate_every=config.evaluation.every if config.split.validation > 0 else 0,
+    )
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -19,8 +19,8 @@ from typing import Any
 import arms as shared
 import numpy as np
 
-from adamss_fl.assembly import load_all_data, task_of
-from adamss_fl.config import load_config
+from adamss_fl.assembly import load_all_data
+from adamss_fl.config import load_config, task_of
 from adamss_fl.evaluation.compare import POOLED, Arm
 from adamss_fl.federation.files import write_json
 from adamss_fl.survival import Difference, pooled_difference

@@ -17,6 +17,7 @@ FLOOR = {
     "cli": 5,
     "flower_app": 5,
     "assembly": 4,
+    "prediction": 4,
     "config": 4,
     "config_rules": 4,
     "yaml_source": 4,

@@ -5,7 +5,7 @@ from adamss_fl.cohort.phantom import PhantomSummary, make_phantom
 from adamss_fl.cohort.phantom_hazard import Hazard, Term, Traits
 from adamss_fl.cohort.phantom_writing import read_truth
 from adamss_fl.cohort.quality import QualityReport, check_cohort
-from adamss_fl.cohort.reading import load_cohort
+from adamss_fl.cohort.reading import load_cohort, parse_clinical, read_clinical, registered_layout
 from adamss_fl.cohort.records import Cohort, Patient, Problem
 from adamss_fl.cohort.settings import CohortSettings, SplitSettings
 from adamss_fl.cohort.splits import Split, split_cohort
@@ -32,6 +32,9 @@ __all__ = [
     "load_cohort",
     "make_phantom",
     "npz",
+    "parse_clinical",
+    "read_clinical",
     "read_truth",
+    "registered_layout",
     "split_cohort",
 ]

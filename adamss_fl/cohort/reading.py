@@ -4,10 +4,11 @@ import csv
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from adamss_fl.cohort.layouts import Endpoint, Layout, Table
+from adamss_fl.cohort.layouts import Column, Endpoint, Layout, Table
 from adamss_fl.cohort.records import Cohort, Patient, Problem
 from adamss_fl.errors import InputError
 
@@ -16,11 +17,14 @@ DAYS_PER = {"days": 1.0, "months": 365.25 / 12, "years": 365.25}
 Row = Mapping[str, str]
 
 
-def load_cohort(path: Path | str, layout: str | Layout = "hecktor2022", name: str | None = None) -> Cohort:
+def load_cohort(
+    path: Path | str, layout: str | Layout = "hecktor2022", name: str | None = None, *, endpoints: bool = True
+) -> Cohort:
     """The patients with PET and CT below ``path``, sorted by identifier; image files are not opened.
 
     layout : name of a registered ``cohort_layout``, or a ``Layout``.
     name : the cohort's name, by default the folder's.
+    endpoints : False leaves every endpoint unread (None), for patients whose outcome is to be predicted.
 
     Whoever lacks PET, CT or both is left out and named in ``Cohort.problems``. A patient with a blank endpoint stays,
     with time and event None.
@@ -30,18 +34,19 @@ def load_cohort(path: Path | str, layout: str | Layout = "hecktor2022", name: st
     """
     root = Path(path)
     if isinstance(layout, str):
-        layout = _registered(layout)
+        layout = registered_layout(layout)
     if not root.is_dir():
         raise InputError(f"{root}: there is no such folder; give the folder of a cohort in the layout {layout.name!r}")
     pet, ct, mask = (_find(root, patterns) for patterns in (layout.pet, layout.ct, layout.mask))
-    endpoint_file, endpoint_rows = _read_table(root, layout.endpoint.table, required=True)
+    endpoint_file, endpoint_rows = _read_table(root, layout.endpoint.table if endpoints else None, required=True)
     clinical_file, clinical_rows = _read_table(root, layout.clinical_table, required=False)
     complete = sorted(pet.keys() & ct.keys())
     if not complete:
         raise InputError(f"{root}: no patient with PET ({layout.pet[0]}) and CT ({layout.ct[0]}); mend path or layout")
     patients = []
     for patient_id in complete:
-        time_days, event = _endpoint(layout.endpoint, endpoint_file, endpoint_rows.get(patient_id), pet[patient_id])
+        outcome = layout.endpoint, endpoint_file, endpoint_rows.get(patient_id), pet[patient_id]
+        time_days, event = _endpoint(*outcome) if endpoints else (None, None)
         patients.append(
             Patient(
                 id=patient_id,
@@ -58,7 +63,42 @@ def load_cohort(path: Path | str, layout: str | Layout = "hecktor2022", name: st
     return Cohort(name or root.resolve().name, root, layout, tuple(patients), problems)
 
 
-def _registered(name: str) -> Layout:
+def read_clinical(path: Path, layout: Layout, patient_id: str) -> dict[str, str | float | None]:
+    """Clinical values of one patient by canonical name, from any CSV file with the layout's columns.
+
+    A column may also go by its canonical name. Raises ``InputError`` where the file is missing or unreadable, does not
+    hold the patient, or holds a value that is no number where it must be one.
+    """
+    table = layout.clinical_table or Table(files=())
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; give a CSV file of clinical values")
+    _, rows = _read_table(path.parent, replace(table, files=(path.name,)), required=True)
+    if patient_id not in rows:
+        some = ", ".join(list(rows)[:5]) + (", ..." if len(rows) > 5 else "")
+        raise InputError(f"{path}: there is no patient {patient_id!r} (it has {some or 'nobody'}); give --patient")
+    named = {name: replace(column, names=(*column.names, name)) for name, column in layout.clinical.items()}
+    return _clinical(replace(layout, clinical=named), path, patient_id, rows[patient_id])
+
+
+def parse_clinical(text: str, name: str, layout: Layout) -> str | float | None:
+    """One clinical value as written by a user; None where it means that it is not known.
+
+    Raises ``InputError`` where the layout says that it is a number and it is none.
+    """
+    missing = (layout.clinical_table or Table(files=())).missing
+    column = layout.clinical.get(name, Column((name,)))
+    if text.strip().lower() in missing:
+        return None
+    if column.kind == "text":
+        return text.strip()
+    number = _number(text)
+    if number is None and name in layout.clinical:
+        raise InputError(f"{name} is {text!r}; it must be a number")
+    return text.strip() if number is None else number
+
+
+def registered_layout(name: str) -> Layout:
+    """The layout registered as ``name``. Raises ``InputError`` where there is none."""
     from adamss_fl import plugins
 
     layout = plugins.create("cohort_layout", name, where="layout")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from adamss_fl.errors import AdamssError
@@ -29,12 +29,14 @@ class RunIdentity:
 
     run : its name; edges_days : time bins; fingerprint : hash of its task.
     tabular : the encoding of clinical columns and radiomics features as a plain mapping, None where there is none.
+    trained_on : number of training patients and ranges of their images, see ``federation.inputs``.
     """
 
     run: str
     edges_days: tuple[float, ...]
     fingerprint: str = ""
     tabular: Mapping[str, Any] | None = None
+    trained_on: Mapping[str, Any] = field(default_factory=dict)
 
     def settings(self) -> dict[str, Any]:
         """The settings of an instruction that the model cannot be applied without."""
@@ -153,6 +155,7 @@ class Rounds:
             "run": identity.run,
             **identity.settings(),
             "fingerprint": identity.fingerprint,
+            "trained_on": dict(identity.trained_on),
             "stages": list(round_.stages),
         }
         self.checkpoints.save(

@@ -20,6 +20,7 @@ from adamss_fl.federation.checkpoint import Checkpoint, Checkpoints
 from adamss_fl.federation.events import EventLog, Tracker
 from adamss_fl.federation.features import agree_on_clinical, agree_on_radiomics
 from adamss_fl.federation.files import write_json
+from adamss_fl.federation.inputs import merge_trained_on
 from adamss_fl.federation.merging import merge_evaluations
 from adamss_fl.federation.messages import Reply, Sites, Weights
 from adamss_fl.federation.rounds import Rounds, RunIdentity
@@ -105,6 +106,7 @@ def _rounds(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog
             tuple(start.state["edges_days"]),
             fingerprint(task, sites.names),
             start.state["tabular"],
+            start.state.get("trained_on", {}),
         ),
         task.validate_every,
         task.stages.transfer,
@@ -134,11 +136,12 @@ def _begin(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog)
         events.write("site", 0, reply.site, figures=dict(reply.figures))
     edges = _agree_on_edges(task, rounds)
     events.write("time_bins", edges_days=list(edges))
+    trained_on = merge_trained_on([reply.figures for reply in described])
     tabular = agree_on_clinical(task.tabular, rounds)
     if tabular is not None:
         events.write("tabular", 0, figures={"places": list(tabular.names)})
     plain = None if tabular is None else tabular.plain()
-    state = {**identity, "edges_days": list(edges), "tabular": plain}
+    state = {**identity, "edges_days": list(edges), "tabular": plain, "trained_on": trained_on}
     start = Checkpoint(0, initial_weights(task, plain), {}, state)
     checkpoints.save(start, pin=True)
     return start
@@ -242,14 +245,26 @@ def _finish(task: Task, rounds: Rounds, checkpoints: Checkpoints, weights: Weigh
 def final_weights(out: Path) -> tuple[Weights, Weights, Mapping[str, Any]]:
     """(final weights, weights of the last round that trained segmentation, state) of a finished run.
 
+    Raises InputError where ``out`` holds no finished run, or a file of it is torn or altered.
+    """
+    last, segmenting = final_rounds(out)
+    checkpoints = Checkpoints(out / "checkpoints")
+    final = checkpoints.load(last)
+    segmentation = final if segmenting == last else checkpoints.load(segmenting)
+    return final.weights, segmentation.weights, final.state
+
+
+def final_rounds(out: Path) -> tuple[int, int]:
+    """(last round, last round that trained segmentation, or the last where none did) of a finished run.
+
     Raises InputError where ``out`` holds no finished run.
     """
-    metrics_path = out / "metrics.json"
-    if not metrics_path.exists():
+    path = out / "metrics.json"
+    if not path.exists():
         raise InputError(f"{out}: holds no finished run (metrics.json is missing); finish it or give another folder")
-    metrics = json.loads(metrics_path.read_text())
-    checkpoints = Checkpoints(out / "checkpoints")
-    last = checkpoints.load(metrics["rounds"])
-    segmentation = metrics["segmentation_round"]
-    segmenting = last if segmentation in (0, metrics["rounds"]) else checkpoints.load(segmentation)
-    return last.weights, segmenting.weights, last.state
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        last, segmenting = int(metrics["rounds"]), int(metrics["segmentation_round"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: does not read as a run's figures; restore it or finish the run again") from error
+    return last, segmenting or last

@@ -20,6 +20,7 @@ import torch
 from adamss_fl import __version__
 from adamss_fl.errors import InputError
 from adamss_fl.federation.files import write_atomically
+from adamss_fl.federation.inputs import input_sums
 from adamss_fl.federation.messages import Instruction, Reply, SiteFailure, Weights
 from adamss_fl.federation.site_features import SiteFeatures
 from adamss_fl.federation.site_state import SiteState
@@ -124,9 +125,10 @@ class Site:
         return Reply(*head, figures=figures, weights=weights)
 
     def describe(self) -> dict[str, Any]:
-        """Counts of patients and events per split, and what this site would train with."""
+        """Counts of patients and events per split, sums over training images, and what this site would train with."""
         splits = asdict(SiteCounts.of(self.data))
-        return {"version": __version__, "architecture": architecture_hash(self.task.model), **splits}
+        inputs = input_sums(self.data.train, self.task.imaging)
+        return {"version": __version__, "architecture": architecture_hash(self.task.model), **splits, "inputs": inputs}
 
     def statistics(self, instruction: Instruction) -> dict[str, Any]:
         """Answer a query on the training patients; what each answer holds is in the query's own function.

@@ -108,9 +108,7 @@ def prepare_arrays(
     """Image (2, D, H, W) and mask (2, D, H, W) or None of one patient, read, checked, resampled and scaled."""
     volumes = read_patient(patient, layout)
     grid = target_grid(settings, grid_centre(volumes, settings, patient.id))
-    pet = scale_pet(resample(volumes.pet, grid, 0.0), settings)
-    ct = scale_ct(resample(volumes.ct, grid, settings.ct_hu_window[0]), settings)
-    image = np.stack([pet, ct])
+    image = image_on(grid, volumes.pet, volumes.ct, settings)
     if volumes.primary is None or volumes.nodes is None:
         return image, None
     masks = [resample(mask, grid, 0, nearest=True) for mask in (volumes.primary, volumes.nodes)]
@@ -135,6 +133,16 @@ def tumour_box(volumes: Volumes) -> Box | None:
         return None
     boxes = [box for mask in (volumes.primary, volumes.nodes) if (box := box_round(mask)) is not None]
     return union(boxes) if boxes else None
+
+
+def image_on(grid: Image, pet: Image, ct: Image, settings: ImagingSettings) -> NDArray[np.float32]:
+    """PET and CT on ``grid``, scaled: float32 (2, D, H, W), 0 where an image does not reach."""
+    return np.stack(
+        [
+            scale_pet(resample(pet, grid, 0.0), settings),
+            scale_ct(resample(ct, grid, settings.ct_hu_window[0]), settings),
+        ]
+    )
 
 
 def read_patient(patient: "Patient", layout: "Layout") -> Volumes:

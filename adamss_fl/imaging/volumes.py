@@ -31,6 +31,10 @@ class Box:
         """Centre in mm."""
         return tuple((a + b) / 2 for a, b in zip(self.low, self.high, strict=True))
 
+    def holds(self, point: Sequence[float]) -> bool:
+        """Whether a point (x, y, z) in mm lies in the box or on its edge."""
+        return all(low <= place <= high for low, place, high in zip(self.low, point, self.high, strict=True))
+
 
 def simpleitk() -> Any:
     """SimpleITK, imported on first use: it is heavy, and has no types."""
@@ -146,9 +150,21 @@ def overlap(pet: Box, ct: Box, patient: str) -> Box:
 
 def target_grid(settings: ImagingSettings, centre: Sequence[float]) -> Image:
     """An empty image on the configured grid, axis-aligned, with its centre at ``centre`` (x, y, z) in mm."""
+    return _empty(settings.grid, settings.spacing_mm, centre)
+
+
+def covering_grid(settings: ImagingSettings, box: Box) -> Image:
+    """An empty image at the configured spacing over the whole of ``box``, to the nearest voxel, with its centre."""
+    extent = [high - low for low, high in zip(box.low, box.high, strict=True)][::-1]
+    sides = [max(1, round(length / step)) for length, step in zip(extent, settings.spacing_mm, strict=True)]
+    return _empty(sides, settings.spacing_mm, box.centre)
+
+
+def _empty(sides: Sequence[int], spacing_mm: Sequence[float], centre: Sequence[float]) -> Image:
+    """An axis-aligned image of ``sides`` (D, H, W) voxels of ``spacing_mm`` (D, H, W) round ``centre`` (x, y, z)."""
     sitk = simpleitk()
 
-    size, spacing = settings.grid[::-1], settings.spacing_mm[::-1]
+    size, spacing = tuple(sides)[::-1], tuple(spacing_mm)[::-1]
     grid = sitk.Image(list(size), sitk.sitkUInt8)
     grid.SetSpacing(spacing)
     grid.SetOrigin([c - (n - 1) / 2 * step for c, n, step in zip(centre, size, spacing, strict=True)])

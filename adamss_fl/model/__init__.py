@@ -5,7 +5,7 @@ from adamss_fl.model.layout import keep_freed_memory
 from adamss_fl.model.network import AdaMSS, ModelOutput
 from adamss_fl.model.precision import autocast, prepare, prepare_images
 from adamss_fl.model.settings import ModelSettings
-from adamss_fl.model.weights import Weights, architecture_hash, load_weights, to_weights
+from adamss_fl.model.weights import Weights, architecture_hash, load_weights, misfits, to_weights
 
 __all__ = [
     "GROUPS",
@@ -19,6 +19,7 @@ __all__ = [
     "group_of",
     "keep_freed_memory",
     "load_weights",
+    "misfits",
     "parameter_groups",
     "prepare",
     "prepare_images",

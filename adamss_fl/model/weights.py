@@ -44,11 +44,7 @@ def load_weights(
     state = model.state_dict()
     expected = frozenset(state) if groups is None else names_in(model, groups)
     optional = names_in(model, partial_groups)
-    faults = [f"{name} is missing" for name in sorted(expected - optional - set(weights))]
-    faults += [f"{name} is unexpected" for name in sorted(set(weights) - expected - (optional & set(state)))]
-    known = sorted(set(weights) & set(state) & (expected | optional))
-    for name in known:
-        faults += _faults(name, weights[name], state[name])
+    faults = _misfits(state, weights, expected, optional)
     if faults:
         more = f" and {len(faults) - _NAMED_IN_ERROR} more" if len(faults) > _NAMED_IN_ERROR else ""
         raise InputError(
@@ -56,9 +52,19 @@ def load_weights(
             "use weights of the same model settings"
         )
     with torch.no_grad():
-        for name in known:
+        for name in sorted(weights):
             tensor = state[name]
             tensor.copy_(torch.from_numpy(np.array(weights[name])).reshape(tensor.shape))
+
+
+def misfits(settings: ModelSettings, weights: Mapping[str, NDArray[Any]]) -> list[str]:
+    """Every tensor in which ``weights`` differ from what the model of ``settings`` holds, one phrase each.
+
+    A tensor is named where it is missing, unexpected, of another shape or dtype, or not finite.
+    """
+    with torch.device("meta"):
+        state = AdaMSS(settings).state_dict()
+    return _misfits(state, weights, frozenset(state), frozenset())
 
 
 def architecture_hash(settings: ModelSettings) -> str:
@@ -69,6 +75,19 @@ def architecture_hash(settings: ModelSettings) -> str:
     for name in sorted(state):
         digest.update(f"{name} {_shape(state[name])} {_dtype(state[name])}\n".encode())
     return digest.hexdigest()
+
+
+def _misfits(
+    state: Mapping[str, Tensor],
+    weights: Mapping[str, NDArray[Any]],
+    expected: frozenset[str],
+    optional: frozenset[str],
+) -> list[str]:
+    found = [f"{name} is missing" for name in sorted(expected - optional - set(weights))]
+    found += [f"{name} is unexpected" for name in sorted(set(weights) - expected - (optional & set(state)))]
+    for name in sorted(set(weights) & set(state) & (expected | optional)):
+        found += _faults(name, weights[name], state[name])
+    return found
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from adamss_fl.training.batches import Batches
 from adamss_fl.training.inference import Inference, infer
 from adamss_fl.training.schedule import learning_rate
 from adamss_fl.training.settings import RuntimeSettings, StageSettings, StagesSettings
+from adamss_fl.training.sliding import sliding_window
 from adamss_fl.training.stage import StageResult, StageWork, train_stage
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "StagesSettings",
     "infer",
     "learning_rate",
+    "sliding_window",
     "train_stage",
 ]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from synthetic import make_data, make_samples, make_task
 
 from adamss_fl import __version__
+from adamss_fl.federation.inputs import input_sums
 from adamss_fl.federation.messages import Instruction, Reply, SiteFailure, Weights
 from adamss_fl.federation.run import initial_weights
 from adamss_fl.federation.settings import FederationSettings, PluginSettings
@@ -113,6 +114,7 @@ def test_describe_counts_patients_and_events_per_split(tmp_path: Path) -> None:
             "validation": sum(sample.event for sample in data.validation),
             "test": sum(sample.event for sample in data.test),
         },
+        "inputs": input_sums(data.train, task.imaging),
     }
     assert (reply.kind, reply.site, reply.run, reply.round, reply.attempt) == ("describe", "a", "run", 1, 1)
     assert reply.weights is None

@@ -7,6 +7,7 @@ from adamss_fl.evaluation.figures.kaplan_meier import kaplan_meier_figure
 from adamss_fl.evaluation.figures.learning import learning_figure
 from adamss_fl.evaluation.figures.outlines import Examples, outlines_figure
 from adamss_fl.evaluation.figures.style import Palette
+from adamss_fl.evaluation.figures.survival_curve import survival_curve_figure
 
 __all__ = [
     "Examples",
@@ -19,4 +20,5 @@ __all__ = [
     "kaplan_meier_figure",
     "learning_figure",
     "outlines_figure",
+    "survival_curve_figure",
 ]
