@@ -104,8 +104,7 @@ def prepare_arrays(
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
     """Image (2, D, H, W) and mask (2, D, H, W) or None of one patient, read, checked, resampled and scaled."""
     volumes = read_patient(patient, layout)
-    box = overlap(field_of_view(volumes.pet), field_of_view(volumes.ct), patient.id)
-    grid = target_grid(settings, box.centre)
+    grid = model_grid(volumes, settings, patient.id)
     pet = scale_pet(resample(volumes.pet, grid, 0.0), settings)
     ct = scale_ct(resample(volumes.ct, grid, settings.ct_hu_window[0]), settings)
     image = np.stack([pet, ct])
@@ -113,6 +112,12 @@ def prepare_arrays(
         return image, None
     masks = [resample(mask, grid, 0, nearest=True) for mask in (volumes.primary, volumes.nodes)]
     return image, np.stack(masks).astype(np.uint8)
+
+
+def model_grid(volumes: Volumes, settings: ImagingSettings, patient: str) -> Image:
+    """The grid (an empty image with the geometry) that a patient's images are resampled to."""
+    box = overlap(field_of_view(volumes.pet), field_of_view(volumes.ct), patient)
+    return target_grid(settings, box.centre)
 
 
 def read_patient(patient: "Patient", layout: "Layout") -> Volumes:
