@@ -1,0 +1,179 @@
+"""Whether the focus widened and the fusion adapted from stage I to stage II: figures over patients, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adamss_fl.evaluation.focus import REGIONS, Array, PatientFocus
+from adamss_fl.model.maps import ATTENTION_LEVELS, GATE_LEVELS
+
+FEWEST_PATIENTS = 10
+"""With fewer patients a percentile bootstrap covers far less than it says, so no interval is given."""
+
+GATE_MEANING = (
+    "The gate's weight is that of the early-fusion stream (PET and CT together from the first layer) against the late "
+    "concatenation of the separate PET and CT streams. It does not weigh PET against CT."
+)
+
+_FIGURES = ("share", "enrichment", "spread", "opening", "whole")
+_LEVEL = 95.0
+
+
+def mean_with_interval(values: NDArray[Any], samples: int, seed: int, level: float = _LEVEL) -> dict[str, Any]:
+    """Mean of the values (N,) that are known, with its percentile bootstrap interval over patients.
+
+    level : in percent. Returns ``mean``, ``low``, ``high`` (None under ten patients) and ``patients``; all None and 0
+    where no value is known.
+    """
+    known = np.asarray(values, np.float64)
+    known = known[np.isfinite(known)]
+    found: dict[str, Any] = {"mean": None, "low": None, "high": None, "patients": int(known.size)}
+    if known.size:
+        found["mean"] = float(known.mean())
+    if known.size >= FEWEST_PATIENTS:
+        weights = np.random.default_rng(seed).multinomial(known.size, np.full(known.size, 1 / known.size), size=samples)
+        drawn = weights @ known / known.size
+        tail = (100.0 - level) / 2
+        found["low"], found["high"] = (float(value) for value in np.percentile(drawn, (tail, 100.0 - tail)))
+    return found
+
+
+def summarize(stages: dict[str, Sequence[PatientFocus]], samples: int, seed: int) -> dict[str, Any]:
+    """What ``focus.json`` holds of the figures.
+
+    stages : title -> the same N patients in the same order, one or two stages. samples : bootstrap resamples.
+
+    Returns ``attention`` and ``gates``: a list of levels, each with ``level``, and by stage the figures; where there
+    are two stages also ``difference`` (second minus first, paired by patient), ``focus`` and ``fusion`` (one summary
+    test each, see :func:`focus_verdict` and :func:`fusion_verdict`).
+    """
+    stacked = {name: _stack(patients) for name, patients in stages.items()}
+    if len(stages) == 2:
+        first, second = stacked.values()
+        stacked["difference"] = {name: second[name] - first[name] for name in _FIGURES}
+
+    def interval(values: Array) -> dict[str, Any]:
+        return mean_with_interval(values, samples, seed)
+
+    def by_region(values: Array) -> dict[str, Any]:
+        return {region: interval(values[:, index]) for index, region in enumerate(REGIONS)}
+
+    some = next(iter(stacked.values()))
+    attention = [
+        {
+            "level": level,
+            "volume": by_region(some["volume"][:, index]),
+            **{
+                name: {
+                    "share": by_region(figures["share"][:, index]),
+                    "lesions": interval(figures["share"][:, index, :2].sum(axis=1)),
+                    "enrichment": by_region(figures["enrichment"][:, index]),
+                    "spread": interval(figures["spread"][:, index]),
+                }
+                for name, figures in stacked.items()
+            },
+        }
+        for index, level in enumerate(ATTENTION_LEVELS)
+    ]
+    gates = [
+        {
+            "level": level,
+            **{
+                name: {
+                    "opening": by_region(figures["opening"][:, index]),
+                    "whole": interval(figures["whole"][:, index]),
+                    "tumour_minus_body": interval(figures["opening"][:, index, 0] - figures["opening"][:, index, 2]),
+                }
+                for name, figures in stacked.items()
+            },
+        }
+        for index, level in enumerate(GATE_LEVELS)
+    ]
+    found: dict[str, Any] = {"patients": len(some["spread"]), "attention": attention, "gates": gates}
+    if "difference" in stacked:
+        difference = stacked["difference"]
+        found["focus"] = focus_verdict(difference["spread"], difference["share"], samples, seed)
+        found["fusion"] = fusion_verdict(difference["whole"], samples, seed)
+    return found
+
+
+def focus_verdict(spread: Array, share: Array, samples: int, seed: int) -> dict[str, Any]:
+    """Whether the focus widened: the paired difference in spread, mean over the levels, and a sentence.
+
+    spread : (N, A); share : (N, A, 4), both stage II minus stage I. One test, so that four levels are not four chances.
+    """
+    overall = mean_with_interval(spread.mean(axis=1), samples, seed)
+    lesions = mean_with_interval(share[:, :, :2].sum(axis=2).mean(axis=1), samples, seed)
+    verdict = _direction(overall, "widened", "narrowed")
+    if verdict == "too few":
+        text = f"With {overall['patients']} patients no interval is given, so nothing is said about the focus."
+        return {"verdict": verdict, "spread": overall, "lesions": lesions, "sentence": text}
+    size = f"{_signed(overall)} of the body's volume, mean over the four levels"
+    what = "the effective part of the body that holds the attention"
+    text = (
+        f"The focus {verdict} from stage I to stage II: the change in {what} is {size}."
+        if verdict != "not shown"
+        else f"These patients do not show that the focus widened or narrowed: the change in {what} is {size}, and its "
+        "interval holds 0."
+    )
+    if lesions["low"] is not None:
+        moved = {"rose": "rose by", "fell": "fell by", "not shown": "did not demonstrably change:"}
+        text += (
+            f" The part of the attention inside tumour and nodes {moved[_direction(lesions, 'rose', 'fell')]} "
+            f"{_signed(lesions)}."
+        )
+    return {"verdict": verdict, "spread": overall, "lesions": lesions, "sentence": text}
+
+
+def fusion_verdict(whole: Array, samples: int, seed: int) -> dict[str, Any]:
+    """Whether the fusion adapted: the paired difference in gate opening per level, and a sentence.
+
+    whole : (N, G) stage II minus stage I. A level counts where its interval at 100 - 5/G percent leaves out 0
+    (Bonferroni), so that the sentence as a whole errs in at most 5 of 100 cohorts.
+    """
+    levels = [
+        {"level": level, **mean_with_interval(whole[:, index], samples, seed, 100.0 - 5.0 / whole.shape[1])}
+        for index, level in enumerate(GATE_LEVELS)
+    ]
+    directions = {found["level"]: _direction(found, "early fusion", "late concatenation") for found in levels}
+    if "too few" in directions.values():
+        text = f"With {levels[0]['patients']} patients no interval is given, so nothing is said about the fusion."
+        return {"verdict": "too few", "levels": levels, "sentence": text}
+    moved = [
+        f"towards {side} at level {found['level']} ({_signed(found, interval=False)})"
+        for found in levels
+        if (side := directions[found["level"]]) != "not shown"
+    ]
+    still = [str(level) for level, side in directions.items() if side == "not shown"]
+    if moved:
+        text = f"The fusion adapted from stage I to stage II: the gates' mean weight moved {_listed(moved)}"
+        if still:
+            text += f"; at level{'s' if len(still) > 1 else ''} {_listed(still)} the interval holds 0"
+        text += "."
+    else:
+        text = "These patients do not show that the fusion adapted: at every level the interval of the change holds 0."
+    return {"verdict": "adapted" if moved else "not shown", "levels": levels, "sentence": f"{text} {GATE_MEANING}"}
+
+
+def _stack(patients: Sequence[PatientFocus]) -> dict[str, Array]:
+    return {name: np.stack([getattr(patient, name) for patient in patients]) for name in (*_FIGURES, "volume")}
+
+
+def _direction(found: dict[str, Any], up: str, down: str) -> str:
+    if found["low"] is None:
+        return "too few"
+    return up if found["low"] > 0 else down if found["high"] < 0 else "not shown"
+
+
+def _signed(found: dict[str, Any], interval: bool = True) -> str:
+    """``+0.012 (95 % interval +0.003 to +0.020)``."""
+    values = [f"{found[name]:+.3f}".replace("-", "\N{MINUS SIGN}") for name in ("mean", "low", "high")]
+    return f"{values[0]} (95 % interval {values[1]} to {values[2]})" if interval else values[0]
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
