@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "simulate": "Run the federation on Flower's simulation engine.",
     "compare": "Measure local-only, federated and pooled training on the same test patients.",
     "evaluate": "Evaluate a run's model on a cohort.",
+    "explain": "Show what a run's network looks at, in maps, figures and numbers.",
     "report": "Write a run's one-file HTML report.",
     "plugins": "List what is installed at each extension point.",
 }

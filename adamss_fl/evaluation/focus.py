@@ -1,10 +1,10 @@
 """Figures of one patient's focus maps: where the attention lies, how spread it is, and how far the gates open.
 
-A patient's voxels are divided into four regions: primary tumour, nodes (where they are not tumour), the rest of the
-body, and air. Body is where the scaled CT is above 0, that is above the lower end of the configured window, or where a
-lesion is. At a coarser level each cell belongs to a region by the fraction of its voxels (average pooling), so that a
-region keeps its volume and a lesion smaller than a cell still counts; max-pooling would make small nodes many times
-larger than they are.
+A patient's voxels are divided into five regions: primary tumour, nodes (where they are not tumour), the margin (body
+within 10 mm of a lesion), the rest of the body, and air. Body is where the scaled CT is above 0, that is above the
+lower end of the configured window, or where a lesion is. At a coarser level each cell belongs to a region by the
+fraction of its voxels (average pooling), so that a region keeps its volume and a lesion smaller than a cell still
+counts; max-pooling would make small nodes many times larger than they are.
 """
 
 from __future__ import annotations
@@ -20,22 +20,28 @@ from adamss_fl.errors import InputError
 
 Array = NDArray[np.float64]
 
-REGIONS = ("tumour", "nodes", "body", "air")
-"""Order of the regions' axis; ``body`` is the body outside the lesions."""
+REGIONS = ("tumour", "nodes", "margin", "body", "air")
+"""Order of the regions' axis; ``body`` is the body outside lesions and margin."""
+
+MARGIN_MM = 10.0
+"""Width of the margin round the lesions."""
 
 _BODY = REGIONS.index("air")
 """Regions before it make up the whole body."""
+
+_BY_MASK = REGIONS.index("body")
+"""Regions before it are not known where there is no reference mask."""
 
 
 @dataclass(frozen=True)
 class PatientFocus:
     """Figures of one patient under one model; NaN where a region is empty or the attention is 0 everywhere.
 
-    share : (A, 4) part of a level's attention that lies in each region; volume : (A, 4) the region's part of the grid,
+    share : (A, 5) part of a level's attention that lies in each region; volume : (A, 5) the region's part of the grid,
         which the share would be if attention were uniform.
-    enrichment : (A, 4) mean attention in the region over mean attention in the body.
+    enrichment : (A, 5) mean attention in the region over mean attention in the body.
     spread : (A,) effective part of the body that holds the attention, see :func:`spread`.
-    opening : (G, 4) mean gate opening (weight of the early-fusion stream against late concatenation) in each region;
+    opening : (G, 5) mean gate opening (weight of the early-fusion stream against late concatenation) in each region;
         whole : (G,) its mean over the grid.
     """
 
@@ -52,14 +58,16 @@ def measure(
     opening: Sequence[NDArray[Any]],
     image: NDArray[Any],
     mask: NDArray[Any] | None,
+    spacing_mm: Sequence[float],
 ) -> PatientFocus:
     """Figures of one patient.
 
     attention, opening : maps (d, h, w) of the A decoder levels and the G encoder levels, each side a divisor of the
     grid's. image : (2, D, H, W) PET and CT scaled to [0, 1]. mask : (2, D, H, W) reference tumour and nodes; None where
-    it is not known: figures of the lesions are then NaN, and those of the body cover it all.
+    it is not known: figures of lesions and margin are then NaN, and those of the body cover it all.
+    spacing_mm : (D, H, W) of the grid.
     """
-    regions = regions_of(image[1], np.zeros_like(image, dtype=bool) if mask is None else mask)
+    regions = regions_of(image[1], np.zeros_like(image, dtype=bool) if mask is None else mask, spacing_mm)
     levels = [(np.asarray(level, np.float64), coarsen(regions, level.shape)) for level in attention]
     gates = [(np.asarray(level, np.float64), coarsen(regions, level.shape)) for level in opening]
     found = PatientFocus(
@@ -74,18 +82,23 @@ def measure(
     )
     if mask is None:
         for figures in (found.share, found.volume, found.enrichment, found.opening):
-            figures[:, :2] = np.nan
+            figures[:, :_BY_MASK] = np.nan
     return found
 
 
-def regions_of(ct: NDArray[Any], mask: NDArray[Any]) -> Array:
-    """The four regions (4, D, H, W) of 0 and 1; every voxel is in exactly one.
+def regions_of(ct: NDArray[Any], mask: NDArray[Any], spacing_mm: Sequence[float]) -> Array:
+    """The five regions (5, D, H, W) of 0 and 1; every voxel is in exactly one.
 
     ct : (D, H, W) scaled to [0, 1]; mask : (2, D, H, W) tumour and nodes; where both are set the voxel is tumour.
     """
+    from scipy.ndimage import distance_transform_edt
+
     tumour, nodes = np.asarray(mask[0]) > 0, np.asarray(mask[1]) > 0
-    body = np.asarray(ct) > 0
-    parts = [tumour, nodes & ~tumour, body & ~tumour & ~nodes, ~body & ~tumour & ~nodes]
+    lesion, body = tumour | nodes, np.asarray(ct) > 0
+    near = np.zeros_like(lesion)
+    if lesion.any():
+        near = distance_transform_edt(~lesion, sampling=tuple(spacing_mm)) <= MARGIN_MM
+    parts = [tumour, nodes & ~tumour, body & near & ~lesion, body & ~near, ~body & ~lesion]
     return np.stack(parts).astype(np.float64)
 
 
@@ -103,7 +116,7 @@ def coarsen(regions: NDArray[Any], shape: Sequence[int]) -> Array:
 
 
 def body_of(regions: Array) -> Array:
-    """Fraction of each cell that is body, lesions included: (4, d, h, w) -> (d, h, w)."""
+    """Fraction of each cell that is body, lesions included: (5, d, h, w) -> (d, h, w)."""
     return np.asarray(regions[:_BODY].sum(axis=0))
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adamss_fl.evaluation.focus import REGIONS, Array, PatientFocus
+from adamss_fl.evaluation.focus import MARGIN_MM, REGIONS, Array, PatientFocus
 from adamss_fl.model.maps import ATTENTION_LEVELS, GATE_LEVELS
 
 FEWEST_PATIENTS = 10
@@ -21,6 +21,7 @@ GATE_MEANING = (
 
 _FIGURES = ("share", "enrichment", "spread", "opening", "whole")
 _LEVEL = 95.0
+_TUMOUR, _MARGIN, _REST = (REGIONS.index(region) for region in ("tumour", "margin", "body"))
 
 
 def mean_with_interval(values: NDArray[Any], samples: int, seed: int, level: float = _LEVEL) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def mean_with_interval(values: NDArray[Any], samples: int, seed: int, level: flo
     return found
 
 
-def summarize(stages: dict[str, Sequence[PatientFocus]], samples: int, seed: int) -> dict[str, Any]:
+def summarize(stages: Mapping[str, Sequence[PatientFocus]], samples: int, seed: int) -> dict[str, Any]:
     """What ``focus.json`` holds of the figures.
 
     stages : title -> the same N patients in the same order, one or two stages. samples : bootstrap resamples.
@@ -70,7 +71,7 @@ def summarize(stages: dict[str, Sequence[PatientFocus]], samples: int, seed: int
             **{
                 name: {
                     "share": by_region(figures["share"][:, index]),
-                    "lesions": interval(figures["share"][:, index, :2].sum(axis=1)),
+                    "lesions": interval(figures["share"][:, index, :_MARGIN].sum(axis=1)),
                     "enrichment": by_region(figures["enrichment"][:, index]),
                     "spread": interval(figures["spread"][:, index]),
                 }
@@ -86,7 +87,9 @@ def summarize(stages: dict[str, Sequence[PatientFocus]], samples: int, seed: int
                 name: {
                     "opening": by_region(figures["opening"][:, index]),
                     "whole": interval(figures["whole"][:, index]),
-                    "tumour_minus_body": interval(figures["opening"][:, index, 0] - figures["opening"][:, index, 2]),
+                    "tumour_minus_body": interval(
+                        figures["opening"][:, index, _TUMOUR] - figures["opening"][:, index, _REST]
+                    ),
                 }
                 for name, figures in stacked.items()
             },
@@ -104,14 +107,15 @@ def summarize(stages: dict[str, Sequence[PatientFocus]], samples: int, seed: int
 def focus_verdict(spread: Array, share: Array, samples: int, seed: int) -> dict[str, Any]:
     """Whether the focus widened: the paired difference in spread, mean over the levels, and a sentence.
 
-    spread : (N, A); share : (N, A, 4), both stage II minus stage I. One test, so that four levels are not four chances.
+    spread : (N, A); share : (N, A, 5), both stage II minus stage I. One test, so that four levels are not four chances.
     """
     overall = mean_with_interval(spread.mean(axis=1), samples, seed)
-    lesions = mean_with_interval(share[:, :, :2].sum(axis=2).mean(axis=1), samples, seed)
+    lesions = mean_with_interval(share[:, :, :_MARGIN].sum(axis=2).mean(axis=1), samples, seed)
+    margin = mean_with_interval(share[:, :, _MARGIN].mean(axis=1), samples, seed)
     verdict = _direction(overall, "widened", "narrowed")
     if verdict == "too few":
         text = f"With {overall['patients']} patients no interval is given, so nothing is said about the focus."
-        return {"verdict": verdict, "spread": overall, "lesions": lesions, "sentence": text}
+        return {"verdict": verdict, "spread": overall, "lesions": lesions, "margin": margin, "sentence": text}
     size = f"{_signed(overall)} of the body's volume, mean over the four levels"
     what = "the effective part of the body that holds the attention"
     text = (
@@ -120,13 +124,11 @@ def focus_verdict(spread: Array, share: Array, samples: int, seed: int) -> dict[
         else f"These patients do not show that the focus widened or narrowed: the change in {what} is {size}, and its "
         "interval holds 0."
     )
-    if lesions["low"] is not None:
-        moved = {"rose": "rose by", "fell": "fell by", "not shown": "did not demonstrably change:"}
-        text += (
-            f" The part of the attention inside tumour and nodes {moved[_direction(lesions, 'rose', 'fell')]} "
-            f"{_signed(lesions)}."
-        )
-    return {"verdict": verdict, "spread": overall, "lesions": lesions, "sentence": text}
+    for part, where in ((lesions, "inside tumour and nodes"), (margin, f"within {MARGIN_MM:g} mm round them")):
+        if part["low"] is not None:
+            way = _direction(part, "rose", "fell").replace("not shown", "did not demonstrably change")
+            text += f" The part of the attention {where} {way}: {_signed(part)}."
+    return {"verdict": verdict, "spread": overall, "lesions": lesions, "margin": margin, "sentence": text}
 
 
 def fusion_verdict(whole: Array, samples: int, seed: int) -> dict[str, Any]:
@@ -161,6 +163,10 @@ def fusion_verdict(whole: Array, samples: int, seed: int) -> dict[str, Any]:
 
 def _stack(patients: Sequence[PatientFocus]) -> dict[str, Array]:
     return {name: np.stack([getattr(patient, name) for patient in patients]) for name in (*_FIGURES, "volume")}
+
+
+def _contrast(opening: Array) -> Array:
+    return np.asarray(opening[:, _TUMOUR] - opening[:, _REST])
 
 
 def _direction(found: dict[str, Any], up: str, down: str) -> str:
