@@ -43,7 +43,6 @@ NOTES = (
     "training: any further training moves weights, so a change says that the network looks differently, and not that "
     "the change predicts better.",
     "Attention multiplies features on their way to the decoder; it is no measure of what decides a patient's risk.",
-    GATE_MEANING,
 )
 
 

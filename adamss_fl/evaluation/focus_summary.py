@@ -98,37 +98,55 @@ def summarize(stages: Mapping[str, Sequence[PatientFocus]], samples: int, seed: 
     ]
     found: dict[str, Any] = {"patients": len(some["spread"]), "attention": attention, "gates": gates}
     if "difference" in stacked:
-        difference = stacked["difference"]
-        found["focus"] = focus_verdict(difference["spread"], difference["share"], samples, seed)
-        found["fusion"] = fusion_verdict(difference["whole"], samples, seed)
+        found["focus"] = focus_verdict(
+            (first["spread"], second["spread"]), (first["share"], second["share"]), samples, seed
+        )
+        found["fusion"] = fusion_verdict(stacked["difference"]["whole"], samples, seed)
     return found
 
 
-def focus_verdict(spread: Array, share: Array, samples: int, seed: int) -> dict[str, Any]:
-    """Whether the focus widened: the paired difference in spread, mean over the levels, and a sentence.
+def focus_verdict(spread: tuple[Array, Array], share: tuple[Array, Array], samples: int, seed: int) -> dict[str, Any]:
+    """Whether the focus widened: the paired difference in spread, mean over the levels, and sentences.
 
-    spread : (N, A); share : (N, A, 5), both stage II minus stage I. One test, so that four levels are not four chances.
+    spread : of stage I and of stage II, (N, A); share : likewise, (N, A, 5). One test on the mean over the levels, so
+    that four levels are not four chances.
     """
-    overall = mean_with_interval(spread.mean(axis=1), samples, seed)
-    lesions = mean_with_interval(share[:, :, :_MARGIN].sum(axis=2).mean(axis=1), samples, seed)
-    margin = mean_with_interval(share[:, :, _MARGIN].mean(axis=1), samples, seed)
+    overall = _change([figures.mean(axis=1) for figures in spread], samples, seed)
+    lesions = _change([figures[:, :, :_MARGIN].sum(axis=2).mean(axis=1) for figures in share], samples, seed)
+    margin = _change([figures[:, :, _MARGIN].mean(axis=1) for figures in share], samples, seed)
     verdict = _direction(overall, "widened", "narrowed")
     if verdict == "too few":
         text = f"With {overall['patients']} patients no interval is given, so nothing is said about the focus."
         return {"verdict": verdict, "spread": overall, "lesions": lesions, "margin": margin, "sentence": text}
-    size = f"{_signed(overall)} of the body's volume, mean over the four levels"
-    what = "the effective part of the body that holds the attention"
+    size = f"the effective part of the body that holds the attention, mean over the four levels, went {_went(overall)}"
     text = (
-        f"The focus {verdict} from stage I to stage II: the change in {what} is {size}."
+        f"The focus {verdict} from stage I to stage II: {size}."
         if verdict != "not shown"
-        else f"These patients do not show that the focus widened or narrowed: the change in {what} is {size}, and its "
-        "interval holds 0."
+        else f"These patients do not show that the focus widened or narrowed: {size}, and the interval holds 0."
     )
     for part, where in ((lesions, "inside tumour and nodes"), (margin, f"within {MARGIN_MM:g} mm round them")):
         if part["low"] is not None:
             way = _direction(part, "rose", "fell").replace("not shown", "did not demonstrably change")
-            text += f" The part of the attention {where} {way}: {_signed(part)}."
+            text += f" The part of the attention {where} {way}: {_went(part)}."
     return {"verdict": verdict, "spread": overall, "lesions": lesions, "margin": margin, "sentence": text}
+
+
+def _change(stages: Sequence[Array], samples: int, seed: int) -> dict[str, Any]:
+    """The paired difference of two stages (N,), its interval, and under ``from`` and ``to`` their means."""
+    first, second = stages
+    found = mean_with_interval(second - first, samples, seed)
+    known = np.isfinite(second - first)
+    ends = (float(values[known].mean()) if known.any() else None for values in (first, second))
+    return {**found, **dict(zip(("from", "to"), ends, strict=True))}
+
+
+def _went(found: dict[str, Any]) -> str:
+    """``from 93.6 % to 94.1 %, +0.5 percentage points (95 % interval +0.3 to +0.7)``."""
+    points = {name: f"{100 * found[name]:+.2f}".replace("-", "\N{MINUS SIGN}") for name in ("mean", "low", "high")}
+    return (
+        f"from {100 * found['from']:.2f} % to {100 * found['to']:.2f} %, {points['mean']} percentage points "
+        f"(95 % interval {points['low']} to {points['high']})"
+    )
 
 
 def fusion_verdict(whole: Array, samples: int, seed: int) -> dict[str, Any]:
@@ -146,7 +164,7 @@ def fusion_verdict(whole: Array, samples: int, seed: int) -> dict[str, Any]:
         text = f"With {levels[0]['patients']} patients no interval is given, so nothing is said about the fusion."
         return {"verdict": "too few", "levels": levels, "sentence": text}
     moved = [
-        f"towards {side} at level {found['level']} ({_signed(found, interval=False)})"
+        f"towards {side} at level {found['level']} ({_signed(found['mean'])})"
         for found in levels
         if (side := directions[found["level"]]) != "not shown"
     ]
@@ -175,10 +193,8 @@ def _direction(found: dict[str, Any], up: str, down: str) -> str:
     return up if found["low"] > 0 else down if found["high"] < 0 else "not shown"
 
 
-def _signed(found: dict[str, Any], interval: bool = True) -> str:
-    """``+0.012 (95 % interval +0.003 to +0.020)``."""
-    values = [f"{found[name]:+.3f}".replace("-", "\N{MINUS SIGN}") for name in ("mean", "low", "high")]
-    return f"{values[0]} (95 % interval {values[1]} to {values[2]})" if interval else values[0]
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _listed(words: Sequence[str]) -> str:

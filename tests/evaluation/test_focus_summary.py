@@ -76,13 +76,19 @@ def test_the_focus_sentence_follows_the_interval(change, verdict, words):
     assert words in focus["sentence"]
     low, high = focus["spread"]["low"], focus["spread"]["high"]
     assert (low > 0, high < 0) == (change > 0, change < 0)
-    assert f"{low:+.3f}".replace("-", "\N{MINUS SIGN}") in focus["sentence"]
+    assert f"95 % interval {100 * low:+.2f} to {100 * high:+.2f}" in focus["sentence"].replace("\N{MINUS SIGN}", "-")
+    assert f"from {100 * focus['spread']['from']:.2f} % to {100 * focus['spread']['to']:.2f} %" in focus["sentence"]
+    assert focus["spread"]["to"] - focus["spread"]["from"] == pytest.approx(focus["spread"]["mean"])
 
 
 def test_the_focus_sentence_tells_of_the_lesions():
     stages = {"I": patients(40, 1, tumour=0.3), "II": patients(40, 2, tumour=0.2)}
     focus = summarize(stages, 500, 0)["focus"]
-    assert "inside tumour and nodes fell: \N{MINUS SIGN}0.1" in focus["sentence"]
+    first, second = ([patient.share[:, :2].sum(axis=1).mean() for patient in own] for own in stages.values())
+    ends = f"from {100 * np.mean(first):.2f} % to {100 * np.mean(second):.2f} %"
+    assert f"inside tumour and nodes fell: {ends}, \N{MINUS SIGN}" in focus["sentence"]
+    assert focus["lesions"]["mean"] == pytest.approx(-0.1, abs=0.01)
+    assert "within 10 mm round them did not demonstrably change" in focus["sentence"]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +113,7 @@ def test_of_cohorts_without_a_change_few_are_said_to_show_one():
     said = {"focus": 0, "fusion": 0}
     for seed in range(100):
         share, spread, whole = rng.normal(0, 0.01, (80, 4, 5)), rng.normal(0, 0.01, (80, 4)), rng.normal(0, 1, (80, 5))
-        said["focus"] += focus_verdict(spread, share, 500, seed)["verdict"] != "not shown"
+        said["focus"] += focus_verdict((0 * spread, spread), (0 * share, share), 500, seed)["verdict"] != "not shown"
         said["fusion"] += fusion_verdict(whole, 500, seed)["verdict"] != "not shown"
     assert 0 < max(said.values()) <= 13, said
 
