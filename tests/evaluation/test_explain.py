@@ -217,3 +217,14 @@ def test_a_broken_focus_file_is_refused_by_its_name(run, tmp_path):
     (broken / "focus" / "focus.json").write_text('{"stages": []}')
     with pytest.raises(InputError, match=r"focus.json: is not what `adamss-fl explain` writes"):
         read_focus(read_run(broken))
+
+
+def test_a_run_whose_parts_stay_at_the_sites_is_refused(run, tmp_path, capsys):
+    split = tmp_path / "run"
+    shutil.copytree(run, split, ignore=shutil.ignore_patterns("focus"))
+    config = yaml.safe_load((split / "config.yaml").read_text())
+    config["federation"]["groups"] = {"norm_statistics": "local"}
+    (split / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["explain", str(split)]) == 2
+    assert "parts of this model stay at its sites" in capsys.readouterr().err
+    assert not (split / "focus").exists()
