@@ -153,27 +153,28 @@ def fusion_verdict(whole: Array, samples: int, seed: int) -> dict[str, Any]:
     """Whether the fusion adapted: the paired difference in gate opening per level, and a sentence.
 
     whole : (N, G) stage II minus stage I. A level counts where its interval at 100 - 5/G percent leaves out 0
-    (Bonferroni), so that the sentence as a whole errs in at most 5 of 100 cohorts.
+    (Bonferroni), so that the sentence as a whole errs in about 5 of 100 cohorts at most.
     """
     levels = [
         {"level": level, **mean_with_interval(whole[:, index], samples, seed, 100.0 - 5.0 / whole.shape[1])}
         for index, level in enumerate(GATE_LEVELS)
     ]
-    directions = {found["level"]: _direction(found, "early fusion", "late concatenation") for found in levels}
-    if "too few" in directions.values():
+
+    def way(found: dict[str, Any]) -> str:
+        return _direction(found, "early fusion", "late concatenation")
+
+    if way(levels[0]) == "too few":
         text = f"With {levels[0]['patients']} patients no interval is given, so nothing is said about the fusion."
         return {"verdict": "too few", "levels": levels, "sentence": text}
     moved = [
-        f"towards {side} at level {found['level']} ({_signed(found['mean'])})"
-        for found in levels
-        if (side := directions[found["level"]]) != "not shown"
+        f"towards {side} at {_at(where)}"
+        for side in ("early fusion", "late concatenation")
+        if (where := [f"{found['level']} ({_signed(found['mean'])})" for found in levels if side == way(found)])
     ]
-    still = [str(level) for level, side in directions.items() if side == "not shown"]
+    still = [str(found["level"]) for found in levels if way(found) == "not shown"]
     if moved:
         text = f"The fusion adapted from stage I to stage II: the gates' mean weight moved {_listed(moved)}"
-        if still:
-            text += f"; at level{'s' if len(still) > 1 else ''} {_listed(still)} the interval holds 0"
-        text += "."
+        text += f"; at {_at(still)} the interval holds 0." if still else "."
     else:
         text = "These patients do not show that the fusion adapted: at every level the interval of the change holds 0."
     return {"verdict": "adapted" if moved else "not shown", "levels": levels, "sentence": f"{text} {GATE_MEANING}"}
@@ -195,6 +196,10 @@ def _direction(found: dict[str, Any], up: str, down: str) -> str:
 
 def _signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _at(levels: Sequence[str]) -> str:
+    return f"level{'s' if len(levels) > 1 else ''} {_listed(levels)}"
 
 
 def _listed(words: Sequence[str]) -> str:

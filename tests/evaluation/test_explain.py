@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 import yaml
+from synthetic_run import write_comparison
 
 from adamss_fl.cli.main import main
 from adamss_fl.cohort import load_cohort, make_phantom, split_cohort
@@ -162,6 +163,13 @@ def test_the_report_has_the_section_where_there_is_a_focus_file(run, tmp_path):
         assert f"{level['Stage I']['whole']['mean']:.3f}" in text
     assert "does not weigh PET against CT" in text
     assert 'id="focus-example"' in page
+
+
+def test_a_comparisons_report_shows_the_focus_of_its_federated_arm(run, tmp_path):
+    write_comparison(tmp_path, patients=30, bootstrap=10)
+    assert read_focus(read_run(tmp_path)) is None
+    shutil.copytree(run / "focus", tmp_path / "arms" / "federated" / "focus")
+    assert read_focus(read_run(tmp_path)) == read_focus(read_run(run))
 
 
 def test_one_patient_by_name(run, hospitals, tmp_path, capsys):

@@ -94,8 +94,8 @@ def test_the_focus_sentence_tells_of_the_lesions():
 @pytest.mark.parametrize(
     ("change", "verdict", "words"),
     [
-        (0.05, "adapted", "towards early fusion at level 1 (+0.0"),
-        (-0.05, "adapted", "towards late concatenation at level 5"),
+        (0.05, "adapted", "moved towards early fusion at levels 1 (+0.0"),
+        (-0.05, "adapted", "moved towards late concatenation at levels 1 (\N{MINUS SIGN}0.0"),
         (0.0, "not shown", "do not show that the fusion adapted"),
     ],
 )
@@ -105,6 +105,15 @@ def test_the_fusion_sentence_follows_the_intervals_and_says_what_the_gate_means(
     assert fusion["verdict"] == verdict
     assert words in fusion["sentence"]
     assert GATE_MEANING in fusion["sentence"]
+
+
+def test_levels_that_did_not_move_are_told_apart_from_those_that_did():
+    whole = np.random.default_rng(0).normal([0.2, 0.2, -0.2, 0.0, 0.2], 0.01, (50, 5))
+    whole[:, 3] -= whole[:, 3].mean()
+    sentence = fusion_verdict(whole, 500, 0)["sentence"].replace("\N{MINUS SIGN}", "-")
+    mean = [f"{value:+.3f}" for value in whole.mean(axis=0)]
+    assert f"early fusion at levels 1 ({mean[0]}), 2 ({mean[1]}) and 5 ({mean[4]})" in sentence
+    assert f"and towards late concatenation at level 3 ({mean[2]}); at level 4 the interval holds 0." in sentence
 
 
 def test_of_cohorts_without_a_change_few_are_said_to_show_one():
