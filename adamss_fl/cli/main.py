@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "compare": "Measure local-only, federated and pooled training on the same test patients.",
     "evaluate": "Evaluate a run's model on a cohort.",
     "predict": "Predict risk, survival curve and masks of new patients.",
+    "explain": "Show what a run's network looks at, in maps, figures and numbers.",
     "report": "Write a run's one-file HTML report.",
     "plugins": "List what is installed at each extension point.",
 }

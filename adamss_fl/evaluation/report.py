@@ -11,6 +11,7 @@ from typing import Any
 from adamss_fl.evaluation import figures
 from adamss_fl.evaluation.figures.calibration import describe_days
 from adamss_fl.evaluation.report_answers import answers, why_no_c_index
+from adamss_fl.evaluation.report_focus import read_focus
 from adamss_fl.evaluation.report_inputs import BOOTSTRAP, ArmRecord, RunRecord, read_run
 from adamss_fl.evaluation.report_tables import gain_rows, score_tables, tiles
 from adamss_fl.federation.files import write_atomically
@@ -31,8 +32,13 @@ class ReportFigure:
 
     @property
     def uri(self) -> str:
-        """The SVG as a data URI: figures cannot clash with each other's identifiers, and nothing is fetched."""
-        return "data:image/svg+xml;base64," + base64.b64encode(self.svg.encode()).decode()
+        """The SVG as a data URI."""
+        return svg_uri(self.svg)
+
+
+def svg_uri(svg: str) -> str:
+    """An SVG as a data URI: figures cannot clash with each other's identifiers, and nothing is fetched."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
 def build_report(run: Path) -> Path:
@@ -62,6 +68,7 @@ def render(record: RunRecord, drawn: list[ReportFigure]) -> str:
         lstrip_blocks=True,
     )
     colours = _colours(record)
+    environment.filters["svg_uri"] = svg_uri
     return environment.get_template("report.html.j2").render(
         title=_title(record),
         subtitle=_subtitle(record),
@@ -70,6 +77,7 @@ def render(record: RunRecord, drawn: list[ReportFigure]) -> str:
         gains=gain_rows(record, colours),
         tables=score_tables(record, colours),
         figures=drawn,
+        focus=read_focus(record),
         methods=methods(record),
         compared=record.comparison is not None,
     )

@@ -107,12 +107,17 @@ def prepare_arrays(
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
     """Image (2, D, H, W) and mask (2, D, H, W) or None of one patient, read, checked, resampled and scaled."""
     volumes = read_patient(patient, layout)
-    grid = target_grid(settings, grid_centre(volumes, settings, patient.id))
+    grid = model_grid(volumes, settings, patient.id)
     image = image_on(grid, volumes.pet, volumes.ct, settings)
     if volumes.primary is None or volumes.nodes is None:
         return image, None
     masks = [resample(mask, grid, 0, nearest=True) for mask in (volumes.primary, volumes.nodes)]
     return image, np.stack(masks).astype(np.uint8)
+
+
+def model_grid(volumes: Volumes, settings: ImagingSettings, patient: str) -> Image:
+    """The grid (an empty image with the geometry) that a patient's images are resampled to."""
+    return target_grid(settings, grid_centre(volumes, settings, patient))
 
 
 def grid_centre(volumes: Volumes, settings: ImagingSettings, patient: str) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 from adamss_fl.model.groups import GROUPS, count_parameters, group_of, parameter_groups
 from adamss_fl.model.layout import keep_freed_memory
+from adamss_fl.model.maps import FocusMaps, focus_maps
 from adamss_fl.model.network import AdaMSS, ModelOutput
 from adamss_fl.model.precision import autocast, prepare, prepare_images
 from adamss_fl.model.settings import ModelSettings
@@ -10,12 +11,14 @@ from adamss_fl.model.weights import Weights, architecture_hash, load_weights, mi
 __all__ = [
     "GROUPS",
     "AdaMSS",
+    "FocusMaps",
     "ModelOutput",
     "ModelSettings",
     "Weights",
     "architecture_hash",
     "autocast",
     "count_parameters",
+    "focus_maps",
     "group_of",
     "keep_freed_memory",
     "load_weights",

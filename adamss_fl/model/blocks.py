@@ -125,8 +125,11 @@ class AttentionGate(nn.Module):
         own = self.norm_x(self.conv_x(x))
         with without_autocast(x):
             own = functional.avg_pool3d(at_least_fp32(keep_layout(own)), 2)
-        logits = self.norm_map(self.conv_map(functional.relu(deeper + own)))
-        with without_autocast(x):
-            small = torch.sigmoid(at_least_fp32(logits))
-            attention = functional.interpolate(small, scale_factor=2, mode="trilinear", align_corners=True)
-        return x * attention.to(x.dtype)
+        return x * map_of_logits(self.norm_map(self.conv_map(functional.relu(deeper + own)))).to(x.dtype)
+
+
+def map_of_logits(logits: Tensor) -> Tensor:
+    """up2(sigmoid(``logits``)): (B,1,D/2,H/2,W/2) -> attention map (B,1,D,H,W), fp32 at least, in [0, 1]."""
+    with without_autocast(logits):
+        small = torch.sigmoid(at_least_fp32(logits))
+        return functional.interpolate(small, scale_factor=2, mode="trilinear", align_corners=True)

@@ -4,12 +4,11 @@ from adamss_fl.prediction.cautions import Caution
 from adamss_fl.prediction.cohort import predict_cohort
 from adamss_fl.prediction.curves import Curve, average_curve
 from adamss_fl.prediction.patient import Prediction, Predictor, Scan
-from adamss_fl.prediction.trained_run import Encoding, TrainedRun, load_folds, load_run
+from adamss_fl.prediction.trained_run import TrainedRun, load_folds, load_run
 
 __all__ = [
     "Caution",
     "Curve",
-    "Encoding",
     "Prediction",
     "Predictor",
     "Scan",

@@ -1,6 +1,7 @@
 """Figures of a run as SVG text, one module a figure; all draw with matplotlib without a display."""
 
 from adamss_fl.evaluation.figures.calibration import calibration_figure, calibration_horizon
+from adamss_fl.evaluation.figures.focus import FocusPicture, focus_figure
 from adamss_fl.evaluation.figures.forest import ForestRow, forest_figure
 from adamss_fl.evaluation.figures.gates import gates_figure
 from adamss_fl.evaluation.figures.kaplan_meier import kaplan_meier_figure
@@ -11,10 +12,12 @@ from adamss_fl.evaluation.figures.survival_curve import survival_curve_figure
 
 __all__ = [
     "Examples",
+    "FocusPicture",
     "ForestRow",
     "Palette",
     "calibration_figure",
     "calibration_horizon",
+    "focus_figure",
     "forest_figure",
     "gates_figure",
     "kaplan_meier_figure",

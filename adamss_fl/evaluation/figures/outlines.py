@@ -104,12 +104,12 @@ def _draw_slice(pair: tuple[Axes, Axes], examples: Examples, row: int, which: in
         top = 1.0 if modality == "CT" else float(max(np.quantile(volume, 0.999), 1e-3))
         axes.imshow(image, cmap=colours, vmin=0.0, vmax=top, interpolation="bilinear")
         for mask, (_, colour) in enumerate(_MAPS):
-            _outline(axes, reference[mask, index], colour, "solid")
-            _outline(axes, predicted[mask, index], colour, "dashed")
+            outline(axes, reference[mask, index], colour, "solid")
+            outline(axes, predicted[mask, index], colour, "dashed")
         axes.set_title(f"{modality}, slice with most {name.split()[-1]}", fontsize=8.5, fontweight="normal")
 
 
-def _outline(axes: Axes, mask: NDArray[Any], colour: str, style: str) -> None:
+def outline(axes: Axes, mask: NDArray[Any], colour: str, style: str, width: float = 1.5) -> None:
     """The border of a mask, closed at the image's edge too."""
     if mask.any():
         rim = np.pad(mask.astype(float), 1)
@@ -121,5 +121,5 @@ def _outline(axes: Axes, mask: NDArray[Any], colour: str, style: str) -> None:
             levels=[0.5],
             colors=[colour],
             linestyles=style,
-            linewidths=1.5,
+            linewidths=width,
         )
