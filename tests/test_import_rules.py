@@ -18,6 +18,7 @@ FLOOR = {
     "flower_app": 5,
     "assembly": 4,
     "config": 4,
+    "crossval": 4,
     "config_rules": 4,
     "yaml_source": 4,
     "evaluation": 3,
