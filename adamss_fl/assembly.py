@@ -4,7 +4,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from adamss_fl.cohort import load_cohort, read_truth, split_cohort
 from adamss_fl.cohort.settings import CohortSettings
@@ -20,7 +20,10 @@ from adamss_fl.evaluation.compare import (
     task_of_arm,
     train_arm,
 )
+from adamss_fl.evaluation.cross_validation import is_cross_validated
+from adamss_fl.evaluation.ensemble import average
 from adamss_fl.evaluation.examples import save_examples
+from adamss_fl.evaluation.fold_scores import ensemble_figures
 from adamss_fl.evaluation.predictions import Predictions, predict
 from adamss_fl.evaluation.scores import calibration_figures, score
 from adamss_fl.federation.events import Tracker
@@ -33,7 +36,9 @@ from adamss_fl.federation.site import Progress, Site, SiteData
 from adamss_fl.federation.task import Task
 from adamss_fl.imaging import Sample, prepare_cohort
 from adamss_fl.plugins import create
-from adamss_fl.prediction import load_run
+from adamss_fl.prediction import load_folds
+
+Job = TypeVar("Job")
 
 
 def site_settings(config: RunConfig, name: str) -> CohortSettings:
@@ -79,8 +84,8 @@ def build_trackers(config: RunConfig) -> list[Tracker]:
 def run_federation(config: RunConfig, sites: Sites, out: Path) -> dict[str, Any]:
     """Run a configuration over any sites into ``out``; see ``federation.run.run_federation``."""
     task = task_of(config)
-    _refuse_other_run(out, task, sites.names, config)
-    _keep_config(config, out)
+    refuse_other_run(out, task, sites.names, config)
+    keep_config(config, out)
     return run_task(task, sites, out, trackers=build_trackers(config))
 
 
@@ -99,8 +104,8 @@ def run_centralized(
     """Train one site alone, or the patients of several pooled, into ``out``; returns the run's metrics."""
     task = centralized(task_of(config))
     name, own = next(iter(data.items())) if len(data) == 1 else (POOLED, pool(data))
-    _refuse_other_run(out, task, (name,), config)
-    _keep_config(config, out)
+    refuse_other_run(out, task, (name,), config)
+    keep_config(config, out)
     site = Site(name, lambda: own, task, out / "sites" / name, progress)
     metrics = run_task(task, LocalSites([site]), out, trackers=build_trackers(config))
     if own.test:
@@ -132,13 +137,13 @@ def run_comparison(
     jobs : how many of the pooled and local arms are trained at once (0: as many as fit the machine's cores).
     """
     task = task_of(config)
-    if (out / "checkpoints").exists():
+    if (out / "checkpoints").exists() or is_cross_validated(out):
         raise InputError(f"{out}: holds a run that is no comparison; give another --out")
     arms = arms_of(tuple(data), out)
     for arm in arms:
-        _refuse_other_run(arm.folder, *task_of_arm(arm, task), config)
+        refuse_other_run(arm.folder, *task_of_arm(arm, task), config)
     for folder in (out, *(arm.folder for arm in arms)):
-        _keep_config(config, folder)
+        keep_config(config, folder)
     train_at_once(config, [arm for arm in arms if arm.kind != "federated"], out, jobs, progress)
     result = compare(
         task,
@@ -158,6 +163,11 @@ def run_comparison(
     return result
 
 
+def workers_of(config: RunConfig, jobs: int) -> int:
+    """How many processes train at once: ``jobs``, or where that is 0 as many as fit the machine's cores."""
+    return jobs or max(1, (os.cpu_count() or 1) // config.runtime.threads)
+
+
 def train_at_once(
     config: RunConfig, arms: Sequence[Arm], out: Path, jobs: int, progress: Progress | None = None
 ) -> None:
@@ -165,17 +175,25 @@ def train_at_once(
 
     jobs : 0 fits the machine's cores. With one process at a time nothing is done here: ``compare`` trains in this one.
     """
-    workers = jobs or max(1, (os.cpu_count() or 1) // config.runtime.threads)
-    if min(workers, len(arms)) < 2:
-        return
-    what = f"{len(arms)} arms, {workers} at a time"
+    workers = workers_of(config, jobs)
+    if min(workers, len(arms)) > 1:
+        in_processes(_train_alone, [(config, arm, out) for arm in arms], workers, "arms", progress)
+
+
+def in_processes(
+    train: Callable[[Job], str], jobs: Sequence[Job], workers: int, what: str, progress: Progress | None = None
+) -> None:
+    """Call ``train`` on every job, ``workers`` at a time, each in a fresh process; it returns a name to report.
+
+    What one raises is raised here, and ends the others.
+    """
+    what = f"{len(jobs)} {what}, {workers} at a time"
     if progress is not None:
-        progress(what, 0, len(arms))
+        progress(what, 0, len(jobs))
     with multiprocessing.get_context("spawn").Pool(workers, maxtasksperchild=1) as processes:
-        names = processes.imap_unordered(_train_alone, [(config, arm, out) for arm in arms])
-        for done, name in enumerate(names, 1):
+        for done, name in enumerate(processes.imap_unordered(train, jobs), 1):
             if progress is not None:
-                progress(f"{what}: {name} is trained", done, len(arms))
+                progress(f"{what}: {name} is trained", done, len(jobs))
 
 
 def _train_alone(job: tuple[RunConfig, Arm, Path]) -> str:
@@ -188,12 +206,14 @@ def _train_alone(job: tuple[RunConfig, Arm, Path]) -> str:
 def evaluate_run(run: Path, cohort: Path, layout: str, split: str, progress: Progress | None = None) -> dict[str, Any]:
     """A finished run's model on a cohort: C-index with interval and pairs, DSC, calibration; predictions are kept.
 
+    Of a cross-validated run, the ensemble of its folds' models (see ``evaluation.ensemble``), and each fold's figures.
+
     split : ``all`` patients with an endpoint, or the ``test`` part of the run's own split.
     Raises InputError where ``run`` is no finished run, the cohort has no such patient or is one that the run was
     trained on (then only ``test`` is honest), or parts of the model stay at the sites.
     """
-    trained = load_run(run)
-    config = trained.config
+    runs = load_folds(run)
+    config = runs[0].config
     if split == "all" and any(Path(site.path).resolve() == cohort.resolve() for site in config.sites):
         raise InputError(f"{cohort}: the run was trained on some of these patients; use --split test")
     loaded = load_cohort(cohort, layout)
@@ -208,18 +228,23 @@ def evaluate_run(run: Path, cohort: Path, layout: str, split: str, progress: Pro
         )
     described = None if progress is None else _described(progress, "images")
     samples = prepare_cohort(chosen, config.imaging, cache_folder(config, run), described)
-    found = predict(
-        trained.task,
-        trained.survival_weights,
-        trained.segmentation_weights,
-        samples,
-        trained.edges_days,
-        tabular=trained.state.get("tabular"),
-        features=run / "features",
-    )
+    models = [
+        predict(
+            one.task,
+            one.survival_weights,
+            one.segmentation_weights,
+            samples,
+            one.edges_days,
+            tabular=one.state["tabular"],
+            features=one.folder / "features",
+        )
+        for one in runs
+    ]
+    found = models[0] if len(models) == 1 else average(models)
+    bootstrap, seed = config.evaluation.bootstrap, config.seed
+    figures = score(found, bootstrap, seed) if len(models) == 1 else ensemble_figures(models, bootstrap, seed)
     target = run / "evaluations" / f"{loaded.name}-{split}.npz"
     found.save(target)
-    figures = score(found, config.evaluation.bootstrap, config.seed)
     return {
         **figures,
         "pairs": figures["comparable_pairs"],
@@ -235,10 +260,12 @@ def oracle_of(config: RunConfig) -> dict[str, float] | None:
     return read_truth(folder) if len(folders) == 1 and (folder / "truth").is_dir() else None
 
 
-def _refuse_other_run(out: Path, task: Task, sites: Sequence[str], config: RunConfig) -> None:
+def refuse_other_run(out: Path, task: Task, sites: Sequence[str], config: RunConfig) -> None:
     """Raise InputError, before anything is written, where ``out`` holds something else than this run."""
     if (out / "arms").exists():
         raise InputError(f"{out}: holds a comparison; give another --out")
+    if is_cross_validated(out):
+        raise InputError(f"{out}: holds a cross-validation; give another --out")
     refuse_other_task(out, task, sites)
     kept = out / "config.yaml"
     if not kept.exists() or not (out / "checkpoints").exists():
@@ -250,7 +277,8 @@ def _refuse_other_run(out: Path, task: Task, sites: Sequence[str], config: RunCo
             raise InputError(f"{out}: holds a run on {known.path}, not {site.path} ({site.name}); give another --out")
 
 
-def _keep_config(config: RunConfig, folder: Path) -> None:
+def keep_config(config: RunConfig, folder: Path) -> None:
+    """Write the resolved configuration into a run's folder."""
     write_atomically(folder / "config.yaml", dump_config(config).encode())
 
 

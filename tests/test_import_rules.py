@@ -19,6 +19,7 @@ FLOOR = {
     "assembly": 4,
     "prediction": 4,
     "config": 4,
+    "crossval": 4,
     "config_rules": 4,
     "yaml_source": 4,
     "evaluation": 3,

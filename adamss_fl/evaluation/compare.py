@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -200,7 +200,12 @@ def oracle_figures(test: Sequence[Sample], oracle: Mapping[str, float] | None) -
 
 def hash_of_patients(samples: Sequence[Sample]) -> str:
     """SHA-256 over sorted site and patient identifiers: equal hashes mean the same test patients."""
-    names = sorted(f"{sample.site}\x1f{sample.patient_id}" for sample in samples)
+    return hash_of_names((sample.site, sample.patient_id) for sample in samples)
+
+
+def hash_of_names(patients: Iterable[tuple[str, str]]) -> str:
+    """As :func:`hash_of_patients`, from (site, patient identifier)."""
+    names = sorted(f"{site}\x1f{patient}" for site, patient in patients)
     return hashlib.sha256("\x1e".join(names).encode()).hexdigest()
 
 

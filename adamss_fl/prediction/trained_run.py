@@ -86,11 +86,14 @@ def load_run(run: Path) -> TrainedRun:
 def load_folds(run: Path) -> tuple[TrainedRun, ...]:
     """The runs that predict together: every fold of a cross-validated run (``RUN/folds/fold-*``), else the run itself.
 
-    Raises InputError as :func:`load_run` does, and where the folds do not share their images and tabular settings.
+    Raises InputError as :func:`load_run` does, where a fold is still to be trained, and where the folds do not share
+    their imaging and tabular settings.
     """
     folders = sorted((run / "folds").glob("fold-*"), key=lambda path: (len(path.name), path.name))
     if not folders:
         return (load_run(run),)
+    if not (run / "metrics.json").is_file():
+        raise InputError(f"{run}: its cross-validation is not finished (metrics.json is missing); finish it first")
     folds = tuple(load_run(folder) for folder in folders)
     first = folds[0].task
     for fold in folds[1:]:
