@@ -61,7 +61,7 @@ class Prediction:
 
     @property
     def survival_days(self) -> float:
-        """Restricted mean survival time in days, up to the curve's horizon."""
+        """Restricted mean survival time in days up to the horizon, every bin counted at the survival at its end."""
         return self.curve.restricted_mean_days
 
     @property
@@ -114,8 +114,7 @@ class Predictor:
             raise InputError(f"patient {scan.patient}: the mask lies outside PET and CT; give the mask of this patient")
         wide: Maps | None = None
         if beyond or (on_tumour and marked is None):
-            image = image_on(wide_grid, scan.pet, scan.ct, self.imaging)
-            wide = np.mean([self._segment(model, image, scan, report) for model, _ in self.models], axis=0)
+            wide = self._first_pass(image_on(wide_grid, scan.pet, scan.ct, self.imaging), scan, report)
         centre = shared.centre
         if on_tumour:
             centre = marked or (centre_of_findings(wide, wide_grid) if wide is not None else None) or centre
@@ -140,6 +139,14 @@ class Predictor:
             ct_mask=as_image(label_map(box, grid, scan.ct, wide, wide_grid), scan.ct),
             cautions=tuple(cautions),
         )
+
+    def _first_pass(self, image: Maps, scan: Scan, report: Report | None) -> Maps:
+        """Mean probabilities of all models; however many they are, two of their results are in memory at once."""
+        total = self._segment(self.models[0][0], image, scan, report)
+        for model, _ in self.models[1:]:
+            total += self._segment(model, image, scan, report)
+        total /= len(self.models)
+        return total
 
     def _segment(self, model: AdaMSS, image: Maps, scan: Scan, report: Report | None) -> Maps:
         on_window = None if report is None else lambda done, total: report(f"{scan.patient}: windows", done, total)

@@ -20,6 +20,7 @@ from adamss_fl.evaluation.figures import (
     learning_figure,
     outlines_figure,
     style,
+    survival_curve_figure,
 )
 from adamss_fl.evaluation.figures.gates import openings
 from adamss_fl.evaluation.figures.learning import training_losses, validation_series
@@ -160,3 +161,15 @@ def test_a_site_has_one_colour_everywhere_and_sites_differ():
     assert all(many.site(site) == many.arm(f"local:{site}") for site in many.sites)
     assert len({(many.site(site), many.dash(site)) for site in many.sites}) == 16
     assert many.arm("federated") != many.arm("pooled")
+
+
+@pytest.mark.usefixtures("readable")
+def test_a_patients_curve_says_whose_it_is_and_draws_every_model_behind_it():
+    curve = ((0.0, 365.25, 1461.0), (1.0, 0.9, 0.4))
+    alone = survival_curve_figure("P-1 & co", curve, 700.4)
+    assert {"P-1 & co: restricted mean of 700 in 1461 days", "years of follow-up", "4"} <= set(texts(alone))
+    assert "For research only. Not a medical device." in texts(alone)
+    assert alone == survival_curve_figure("P-1 & co", curve, 700.4)
+    several = survival_curve_figure("P-1", curve, 700.4, [curve, curve, curve])
+    assert "each of the 3 models" in texts(several)
+    assert "each of the 3 models" not in texts(alone)

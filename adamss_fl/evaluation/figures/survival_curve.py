@@ -31,13 +31,12 @@ def survival_curve_figure(
                 label = f"each of the {len(members)} models" if number == 0 else None
                 axes.plot(times, values, color=QUIET, linewidth=0.8, alpha=0.6, label=label)
         axes.plot(days, survival, color=_BLUE, linewidth=2.0, marker="o", markersize=3, label="predicted")
-        axes.fill_between(days, survival, color=_BLUE, alpha=0.08, linewidth=0)
         axes.set_xlim(0, horizon)
         axes.set_ylim(0, 1.02)
         axes.set_xticks(ticks, labels)
-        axes.set_xlabel(unit.replace("of follow-up", "after the scan"))
+        axes.set_xlabel(unit)
         axes.set_ylabel("probability of being event-free")
-        axes.set_title(f"{patient}: {expected_days:.0f} of the next {horizon:.0f} days expected event-free")
+        axes.set_title(f"{patient}: restricted mean of {expected_days:.0f} in {horizon:.0f} days")
         axes.grid(color=GRID)
         if len(members) > 1:
             axes.legend(loc="lower left")
