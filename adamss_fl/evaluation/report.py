@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,8 @@ def methods(record: RunRecord) -> list[tuple[str, str]]:
         rows.append(
             ("Budget", f"{lengths}. The same for every arm: passes over each of its patients, schedule and settings.")
         )
+    if beside := beside_the_images(record.main.events):
+        rows.append(("Beside the images", beside))
     if facts.get("seed") is not None:
         rows.append(("Seed", str(facts["seed"])))
     if record.comparison is not None:
@@ -124,6 +126,27 @@ def methods(record: RunRecord) -> list[tuple[str, str]]:
     if version := record.metrics.get("version"):
         rows.append(("Software", f"adamss-fl {version}"))
     return rows
+
+
+def beside_the_images(events: Sequence[Mapping[str, Any]]) -> str:
+    """What the survival head of a run saw beside the images, from its ``tabular`` and ``radiomics`` events."""
+    places = _newest(events, "tabular").get("places") or []
+    selected = _newest(events, "radiomics").get("selected") or []
+    clinical = [str(name) for name in places if not str(name).startswith("radiomics.")]
+    text = f"Clinical columns: {', '.join(clinical)}. " if clinical else ""
+    if selected:
+        text += (
+            "Radiomics features of the masks predicted after stage I, selected on the training patients: "
+            f"{', '.join(str(name) for name in selected)}. "
+        )
+    if text:
+        text += "Scaling, levels and selection were learnt on training patients only."
+    return text
+
+
+def _newest(events: Sequence[Mapping[str, Any]], kind: str) -> Mapping[str, Any]:
+    found = [event.get("figures") for event in events if event.get("kind") == kind]
+    return found[-1] if found and isinstance(found[-1], Mapping) else {}
 
 
 def _test_patients(comparison: Mapping[str, Any]) -> str:

@@ -185,3 +185,18 @@ def test_the_command_prints_the_path_of_the_page(tmp_path, capsys):
     report(tmp_path, json=True)
     assert json.loads(capsys.readouterr().out) == {"report": str(tmp_path / "report.html")}
     assert (tmp_path / "report.html").exists()
+
+
+def test_the_methods_name_what_the_survival_head_saw_beside_the_images() -> None:
+    from adamss_fl.evaluation.report import beside_the_images
+
+    places = ["age_years", "age_years.missing", "radiomics.place-1", "radiomics.missing"]
+    events = [
+        {"kind": "tabular", "figures": {"places": places}},
+        {"kind": "radiomics", "figures": {"selected": ["tumour.pet.original.firstorder.Mean"]}},
+    ]
+    text = beside_the_images(events)
+    assert "age_years, age_years.missing." in text
+    assert "tumour.pet.original.firstorder.Mean" in text
+    assert "place-1" not in text
+    assert beside_the_images([{"kind": "round_start"}]) == ""
