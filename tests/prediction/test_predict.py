@@ -165,6 +165,7 @@ def test_folds_give_the_mean_of_their_curves_and_probabilities(trained: Trained,
     run = tmp_path / "crossed"
     for number in (1, 2):
         shutil.copytree(copied(f"copy-{number}"), run / "folds" / f"fold-{number}")
+    (run / "metrics.json").write_text("{}")
     folds = load_folds(run)
     weights = {name: array.copy() for name, array in folds[1].survival_weights.items()}
     weights["survival_head.output.bias"] += 1.0

@@ -2,10 +2,8 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,8 @@ from adamss_fl.federation.checkpoint import Checkpoints
 from adamss_fl.federation.inputs import LEAST_PATIENTS
 from adamss_fl.model import AdaMSS, to_weights
 from adamss_fl.prediction import load_folds, load_run
+from adamss_fl.radiomics.clinical import ColumnEncoding
+from adamss_fl.radiomics.encoding import TabularEncoding
 
 Copy = Callable[..., Path]
 
@@ -113,24 +113,20 @@ def test_a_run_with_parts_at_its_sites_is_refused(copied: Copy) -> None:
     assert "parts of this model stay at its sites" in refusal(run)
 
 
-def test_a_tabular_run_is_read_with_its_encoding(copied: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tabular_run_is_read_with_its_encoding(copied: Copy) -> None:
     """The encoding sets the length of the model's tabular vector."""
     run = copied()
-    made = SimpleNamespace(length=2)
-    room = SimpleNamespace(
-        TabularEncoding=SimpleNamespace(from_plain=lambda plain: made if plain == {"a": 1} else None)
-    )
-    monkeypatch.setitem(sys.modules, "adamss_fl.radiomics.encoding", room)  # type: ignore[arg-type]
+    made = TabularEncoding((ColumnEncoding("age_years", "continuous", 60.0, 9.0),))
     for number in (1, 2):
         checkpoints = Checkpoints(run / "checkpoints")
         found = checkpoints.load(number)
         weights = dict(found.weights)
         hidden = weights["survival_head.hidden.weight"]
         weights["survival_head.hidden.weight"] = np.pad(hidden, [(0, 0), (0, 2)])
-        state = {**found.state, "tabular": {"a": 1}}
+        state = {**found.state, "tabular": made.plain()}
         checkpoints.save(type(found)(number, weights, found.aggregator, state), pin=True)
     read = load_run(run)
-    assert read.encoding is made
+    assert read.encoding == made
     assert (read.task.model.tabular, read.model("survival").settings.tabular) == (2, 2)
 
 
@@ -139,6 +135,9 @@ def test_folds_are_read_in_order_and_must_fit_each_other(copied: Copy, tmp_path:
     source = copied()
     for number in (10, 2):
         shutil.copytree(source, run / "folds" / f"fold-{number}")
+    with pytest.raises(InputError, match="not finished"):
+        load_folds(run)
+    (run / "metrics.json").write_text("{}")
     assert [fold.folder.name for fold in load_folds(run)] == ["fold-2", "fold-10"]
     assert [fold.folder for fold in load_folds(source)] == [source]
     change_config(run / "folds" / "fold-10", imaging={"pet_suv_max": 15.0})
