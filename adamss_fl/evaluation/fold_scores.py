@@ -24,6 +24,7 @@ from adamss_fl.survival import (
     concordance_counts,
     logrank,
     paired_difference,
+    pooled_interval,
     risk_groups,
 )
 
@@ -43,14 +44,14 @@ def summarize(
 
     ``over_folds`` : mean and sample standard deviation (n - 1) of the folds' own figures.
     ``out_of_fold.within_folds`` : C from the summed counts of pairs whose two patients are in one fold, so that only
-    risks of one model are compared. ``out_of_fold.all_pairs`` : C over all pairs, by minus the restricted mean survival
-    time in days on the edges common to all folds; it also compares risks of different models.
+    risks of one model are compared; its interval resamples patients inside their folds.
+    ``out_of_fold.all_pairs`` : C over all pairs, by minus the restricted mean survival time in days on the edges common
+    to all folds; it also compares risks of different models.
     ``risk_groups`` : log-rank test of the groups of :func:`fold_risk_groups`.
     ``test`` : the ensemble's and each fold's figures on the test patients; None where there are none.
     """
     rows = [{**fold, **score(found, bootstrap, seed)} for fold, found in zip(folds, held_out, strict=True)]
     together = out_of_fold(held_out)
-    counts = sum((concordance_counts(p.time_days, p.event, p.risk) for p in held_out), Concordance())
     everyone = score(together, bootstrap, seed)
     return {
         "folds": rows,
@@ -58,13 +59,7 @@ def summarize(
         "out_of_fold": {
             "patients": everyone["patients"],
             "events": everyone["events"],
-            "within_folds": {
-                "c_index": counts.c_index if counts.comparable_pairs else None,
-                "comparable_pairs": counts.comparable_pairs,
-                "concordant": counts.concordant,
-                "discordant": counts.discordant,
-                "tied_risk": counts.tied_risk,
-            },
+            "within_folds": _within_folds(held_out, bootstrap, seed),
             "all_pairs": {
                 **{name: everyone[name] for name in ("c_index", "ci_low", "ci_high", "comparable_pairs")},
                 "horizon_days": float(together.edges_days[-1]),
@@ -121,6 +116,23 @@ def out_of_fold_table(held_out: Sequence[Predictions], groups: int) -> str:
     writer.writerow(columns)
     writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
     return text.getvalue()
+
+
+def _within_folds(held_out: Sequence[Predictions], bootstrap: int, seed: int) -> dict[str, Any]:
+    counts = sum((concordance_counts(p.time_days, p.event, p.risk) for p in held_out), Concordance())
+    low = high = None
+    with suppress(NoComparablePairs):
+        interval = pooled_interval([(p.time_days, p.event, p.risk) for p in held_out], bootstrap, seed)
+        low, high = interval.low, interval.high
+    return {
+        "c_index": counts.c_index if counts.comparable_pairs else None,
+        "ci_low": low,
+        "ci_high": high,
+        "comparable_pairs": counts.comparable_pairs,
+        "concordant": counts.concordant,
+        "discordant": counts.discordant,
+        "tied_risk": counts.tied_risk,
+    }
 
 
 def _test_figures(test: Sequence[Predictions], bootstrap: int, seed: int) -> dict[str, Any]:

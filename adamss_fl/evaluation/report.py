@@ -12,6 +12,7 @@ from adamss_fl.evaluation import figures
 from adamss_fl.evaluation.figures.calibration import describe_days
 from adamss_fl.evaluation.report_answers import answers, why_no_c_index
 from adamss_fl.evaluation.report_focus import read_focus
+from adamss_fl.evaluation.report_folds import cross_validated
 from adamss_fl.evaluation.report_inputs import BOOTSTRAP, ArmRecord, RunRecord, read_run
 from adamss_fl.evaluation.report_tables import gain_rows, score_tables, tiles
 from adamss_fl.federation.files import write_atomically
@@ -44,8 +45,8 @@ def svg_uri(svg: str) -> str:
 def build_report(run: Path) -> Path:
     """Write ``RUN/report.html`` and ``RUN/figures/*.svg`` from what lies in the run's folder; returns the page's path.
 
-    run : folder of a comparison, or of a single run. Parts whose data are absent are left out. The page needs no script
-    and no network. Raises InputError where the folder holds no run, or a file in it is broken.
+    run : folder of a comparison, a cross-validation or a single run. Parts whose data are absent are left out. The page
+    needs no script and no network. Raises InputError where the folder holds no run, or a file in it is broken.
     """
     record = read_run(Path(run))
     drawn = report_figures(record)
@@ -69,18 +70,20 @@ def render(record: RunRecord, drawn: list[ReportFigure]) -> str:
     )
     colours = _colours(record)
     environment.filters["svg_uri"] = svg_uri
-    return environment.get_template("report.html.j2").render(
-        title=_title(record),
-        subtitle=_subtitle(record),
-        tiles=tiles(record),
-        answers=answers(record),
-        gains=gain_rows(record, colours),
-        tables=score_tables(record, colours),
-        figures=drawn,
-        focus=read_focus(record),
-        methods=methods(record),
-        compared=record.comparison is not None,
-    )
+    page = {
+        "title": _title(record),
+        "subtitle": _subtitle(record),
+        "tiles": tiles(record),
+        "answers": answers(record),
+        "gains": gain_rows(record, colours),
+        "folds": None,
+        "tables": score_tables(record, colours),
+        "figures": drawn,
+        "focus": read_focus(record),
+        "methods": methods(record),
+        "compared": record.comparison is not None,
+    }
+    return environment.get_template("report.html.j2").render(page | cross_validated(record, page))
 
 
 def report_figures(record: RunRecord) -> list[ReportFigure]:
@@ -106,12 +109,11 @@ def methods(record: RunRecord) -> list[tuple[str, str]]:
     if record.comparison is not None:
         rows.append(("Test patients", _test_patients(record.comparison)))
     if any(arm.overall.low is not None for arm in record.arms):
-        samples = facts.get("bootstrap", BOOTSTRAP)
         rows.append(
             (
                 "Intervals",
-                f"95 % percentile bootstrap over test patients, {samples} resamples; for a difference of two models "
-                "the same resampled patients are used for both. They cover chance in the test patients "
+                f"95 % percentile bootstrap over patients, {facts.get('bootstrap', BOOTSTRAP)} resamples; for a "
+                "difference of two models the same resampled patients are used for both. They cover chance in the patients judged "
                 "and not in training.",
             )
         )

@@ -103,8 +103,8 @@ def read_run(run: Path) -> RunRecord:
         raise InputError(
             f"{run}: is no run (none of {', '.join(_MARKS)} in it); give a folder that a run was written to"
         )
-    comparison = _read_json(run / "comparison.json") if (run / "comparison.json").exists() else None
-    metrics = _read_json(run / "metrics.json") if (run / "metrics.json").exists() else {}
+    comparison = read_json(run / "comparison.json") if (run / "comparison.json").exists() else None
+    metrics = read_json(run / "metrics.json") if (run / "metrics.json").exists() else {}
     if comparison is None:
         arms = [_single_arm(run, metrics)]
     else:
@@ -149,7 +149,7 @@ def _single_arm(run: Path, metrics: Mapping[str, Any]) -> ArmRecord:
     sites = metrics.get("sites")
     named = {str(event["site"]) for event in events if event.get("kind") == "train" and "site" in event}
     members = len(sites) if isinstance(sites, (list, tuple)) else len(named)
-    kind = "federated" if members > 1 else "centralized"
+    kind = "federated" if members > 1 else "ensemble" if "folds" in metrics else "centralized"
     return ArmRecord(
         name=kind,
         kind=kind,
@@ -182,7 +182,8 @@ def _predictions(folder: Path) -> Predictions | None:
     return found if found is not None and found.patient.size else None
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
+def read_json(path: Path) -> Mapping[str, Any]:
+    """A JSON object of a run's folder. Raises InputError where the file holds none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,6 +1,13 @@
 """Survival in discrete time: grid and likelihood, concordance with its intervals, curves, calibration, screening."""
 
-from adamss_fl.survival.bootstrap import Difference, Interval, bootstrap_interval, paired_difference, pooled_difference
+from adamss_fl.survival.bootstrap import (
+    Difference,
+    Interval,
+    bootstrap_interval,
+    paired_difference,
+    pooled_difference,
+    pooled_interval,
+)
 from adamss_fl.survival.calibration import CalibrationGroup, calibration, survival_at
 from adamss_fl.survival.concordance import Concordance, NoComparablePairs, concordance, concordance_counts
 from adamss_fl.survival.curves import KaplanMeier, LogRank, kaplan_meier, logrank, risk_groups
@@ -30,6 +37,7 @@ __all__ = [
     "logrank",
     "paired_difference",
     "pooled_difference",
+    "pooled_interval",
     "risk_groups",
     "survival_at",
     "univariate_cox",

@@ -10,7 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from adamss_fl.errors import InputError
-from adamss_fl.survival.concordance import NoComparablePairs, check_risk, concordance, concordance_counts
+from adamss_fl.survival.concordance import (
+    NoComparablePairs,
+    check_risk,
+    concordance,
+    concordance_counts,
+)
 from adamss_fl.survival.endpoints import check_endpoints, to_float64
 
 _LEVELS = (2.5, 97.5)
@@ -59,6 +64,32 @@ def bootstrap_interval(
     concordance(time_days, event, risk)
     values = _resampled(time_days, event, [risk], samples, seed, strata)[0]
     return Interval(*_percentiles(values), samples=values.size, excluded=samples - values.size)
+
+
+def pooled_interval(
+    groups: Sequence[tuple[ArrayLike, ArrayLike, ArrayLike]], samples: int = 1000, seed: int = 0
+) -> Interval:
+    """95 % percentile interval of the C-index over the pairs *inside* groups, counts of all groups summed.
+
+    groups : (time_days, event, risk) of each, as in ``concordance``; patients are drawn inside their group, so that
+    every resample keeps each group's size. Resamples without a comparable pair are left out and counted. Raises
+    NoComparablePairs where no resample has a pair.
+    """
+    if samples < 1:
+        raise InputError(f"bootstrap: {samples} resamples asked for; ask for at least 1")
+    right, pairs = np.zeros(samples), np.zeros(samples)
+    for number, (time_days, event, risk) in enumerate(groups):
+        times, events = check_endpoints(time_days, event)
+        checked = check_risk(risk, times.size)
+        sums = _pair_sums if times.size <= _LARGEST_PAIR_MATRIX else _counted_sums
+        own_right, own_pairs = sums(times, events, [checked], _draw(times.size, samples, seed + number, None))
+        right += own_right[0]
+        pairs += own_pairs
+    kept = pairs > 0
+    if not kept.any():
+        raise NoComparablePairs("bootstrap: no resample has a comparable pair; evaluate on more patients with events")
+    low, high = _percentiles(right[kept] / pairs[kept])
+    return Interval(low, high, samples=int(kept.sum()), excluded=samples - int(kept.sum()))
 
 
 def paired_difference(
@@ -131,9 +162,9 @@ def _resampled(
     times, events = check_endpoints(time_days, event)
     checked = [check_risk(risk, times.size) for risk in risks]
     weights = _draw(times.size, samples, seed, strata)
-    method = _by_pair_matrix if times.size <= _LARGEST_PAIR_MATRIX else _by_counting
-    values = method(times, events, checked, weights)
-    values = values[:, np.isfinite(values).all(axis=0)]
+    sums = _pair_sums if times.size <= _LARGEST_PAIR_MATRIX else _counted_sums
+    right, pairs = sums(times, events, checked, weights)
+    values = right[:, pairs > 0] / pairs[pairs > 0]
     if values.shape[1] == 0:
         raise NoComparablePairs("bootstrap: no resample has a comparable pair; evaluate on more patients with events")
     return values
@@ -154,13 +185,16 @@ def _draw(patients: int, samples: int, seed: int, strata: ArrayLike | None) -> N
     return weights
 
 
-def _by_pair_matrix(
+def _pair_sums(
     times: NDArray[np.float64],
     events: NDArray[np.bool_],
     risks: list[NDArray[np.float64]],
     weights: NDArray[np.int64],
-) -> NDArray[np.float64]:
-    """One quadratic form w' P w per resample; float32 holds its integers and halves exactly at these sizes."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Right (models, samples) and comparable (samples,) pairs of every resample, a tie in risk being half a right one.
+
+    One quadratic form w' P w per resample; float32 holds its integers and halves exactly at these sizes.
+    """
     t, w = times[events, None], weights.astype(np.float32)
     comparable = (times > t) | ((times == t) & ~events)
     drawn_events = weights[:, events].astype(np.float64)
@@ -168,31 +202,29 @@ def _by_pair_matrix(
     def total(pairs: NDArray[np.float32]) -> NDArray[np.float64]:
         return np.asarray(((w @ pairs.T).astype(np.float64) * drawn_events).sum(axis=1))
 
-    pairs = total(comparable.astype(np.float32))
-    values = np.full((len(risks), pairs.size), np.nan)
+    right = np.empty((len(risks), weights.shape[0]))
     for row, risk in enumerate(risks):
         r = risk[events, None]
         worth = np.float32(1.0) * (r > risk) + np.float32(0.5) * (r == risk)
-        right = total((worth * comparable).astype(np.float32))
-        np.divide(right, pairs, out=values[row], where=pairs > 0)
-    return values
+        right[row] = total((worth * comparable).astype(np.float32))
+    return right, total(comparable.astype(np.float32))
 
 
-def _by_counting(
+def _counted_sums(
     times: NDArray[np.float64],
     events: NDArray[np.bool_],
     risks: list[NDArray[np.float64]],
     weights: NDArray[np.int64],
-) -> NDArray[np.float64]:
-    """The resamples written out, for cohorts whose pair matrix would not fit in memory."""
-    values = np.full((len(risks), weights.shape[0]), np.nan)
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """As ``_pair_sums``, the resamples written out, for cohorts whose pair matrix would not fit in memory."""
+    right, pairs = np.zeros((len(risks), weights.shape[0])), np.zeros(weights.shape[0])
     for column, weight in enumerate(weights):
         drawn = np.repeat(np.arange(times.size), weight)
         for row, risk in enumerate(risks):
             counts = concordance_counts(times[drawn], events[drawn], risk[drawn])
-            if counts.comparable_pairs:
-                values[row, column] = counts.c_index
-    return values
+            right[row, column] = counts.concordant + 0.5 * counts.tied_risk
+            pairs[column] = counts.comparable_pairs
+    return right, pairs
 
 
 def _percentiles(values: NDArray[np.float64]) -> tuple[float, float]:

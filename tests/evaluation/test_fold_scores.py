@@ -77,6 +77,7 @@ def test_pairs_within_folds_are_counted_one_by_one(said: dict[str, Any], held_ou
     assert within["comparable_pairs"] == pairs
     assert within["c_index"] == pytest.approx(right / pairs, abs=1e-12)
     assert within["concordant"] + 0.5 * within["tied_risk"] == right
+    assert within["ci_low"] < within["c_index"] < within["ci_high"]
 
 
 def test_all_pairs_are_ordered_by_days_on_the_common_grid_as_lifelines_counts(

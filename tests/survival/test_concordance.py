@@ -17,6 +17,7 @@ from adamss_fl.survival import (
     concordance_counts,
     paired_difference,
     pooled_difference,
+    pooled_interval,
 )
 from adamss_fl.survival import bootstrap as bootstrap_module
 
@@ -208,3 +209,29 @@ def test_the_pooled_difference_is_the_mean_and_its_interval_that_of_independent_
     expected = np.sqrt(np.sum([(d.high - d.low) ** 2 for d in alone])) / 3
     assert pooled.high - pooled.low == pytest.approx(expected, rel=0.1)
     assert pooled.low < pooled.difference < pooled.high
+
+
+def test_a_pooled_interval_is_that_of_counts_summed_inside_groups(monkeypatch):
+    """Written out for every resample; the pair matrix and counting agree, and one group is the plain interval."""
+    rng = np.random.default_rng(8)
+    groups = [(rng.integers(1, 40, n), rng.integers(0, 2, n), rng.normal(size=n)) for n in (12, 25)]
+    interval = pooled_interval(groups, samples=40, seed=3)
+    drawn = [bootstrap_module._draw(len(t), 40, 3 + number, None) for number, (t, _, _) in enumerate(groups)]
+    values = []
+    for sample in range(40):
+        counts = Concordance()
+        for (t, e, r), weights in zip(groups, drawn, strict=True):
+            chosen = np.repeat(np.arange(len(t)), weights[sample])
+            counts = counts + concordance_counts(t[chosen], e[chosen], r[chosen])
+        values.append(counts.c_index)
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.percentile(values, [2.5, 97.5])), abs=1e-12)
+    assert pooled_interval(groups[:1], samples=40, seed=3) == bootstrap_interval(*groups[0], samples=40, seed=3)
+    monkeypatch.setattr(bootstrap_module, "_LARGEST_PAIR_MATRIX", 0)
+    assert pooled_interval(groups, samples=40, seed=3) == interval
+
+
+def test_groups_without_a_comparable_pair_have_no_pooled_interval():
+    with pytest.raises(NoComparablePairs):
+        pooled_interval([([1, 2], [0, 0], [1, 2])], samples=5)
+    with pytest.raises(InputError, match="0 resamples"):
+        pooled_interval([([1, 2], [1, 0], [1, 2])], samples=0)

@@ -14,6 +14,7 @@ from adamss_fl.survival import KaplanMeier, kaplan_meier, logrank, risk_groups
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from numpy.typing import NDArray
 
     from adamss_fl.evaluation.predictions import Predictions
 
@@ -25,27 +26,30 @@ class _Group:
     curve: KaplanMeier
 
 
-def kaplan_meier_figure(arms: Sequence[tuple[str, Predictions]], groups: int = 2) -> str:
+def kaplan_meier_figure(
+    arms: Sequence[tuple[str, Predictions]], groups: int = 2, labels: Sequence[NDArray[np.int64]] | None = None
+) -> str:
     """One panel an arm, given as (title, predictions); patients are cut at quantiles of the arm's own risk. SVG text.
 
     groups : number of groups of equal size; two are cut at the median risk.
+    labels : each arm's group (N,) of every patient, 0 the lowest risk, where they were cut otherwise.
     """
+    cut = [risk_groups(found.risk, groups) for _, found in arms] if labels is None else labels
     longest = max(float(found.time_days.max()) for _, found in arms)
     with drawing():
         figure = new_figure(3.9 + 0.2 * groups)
         columns = figure.subplots(
             2, len(arms), squeeze=False, gridspec_kw={"height_ratios": [3.2, 0.3 * groups + 0.15]}, sharex="col"
         )
-        for column, (title, found) in enumerate(arms):
-            members = _groups(found, groups)
-            _draw_curves(columns[0, column], members, f"{title} · {_test(found, groups)}", longest)
+        for column, ((title, found), label) in enumerate(zip(arms, cut, strict=True)):
+            members = _groups(found, label, groups)
+            _draw_curves(columns[0, column], members, f"{title} · {_test(found, label)}", longest)
             _draw_at_risk(columns[1, column], members, longest)
         columns[0, 0].set_ylabel("event-free share of patients")
         return to_svg(figure)
 
 
-def _groups(found: Predictions, groups: int) -> list[_Group]:
-    label = risk_groups(found.risk, groups)
+def _groups(found: Predictions, label: NDArray[np.int64], groups: int) -> list[_Group]:
     names = {2: ("low risk", "high risk"), 3: ("low risk", "middle", "high risk")}.get(
         groups, tuple(f"group {k + 1} of {groups}" for k in range(groups))
     )
@@ -60,8 +64,7 @@ def _groups(found: Predictions, groups: int) -> list[_Group]:
     ]
 
 
-def _test(found: Predictions, groups: int) -> str:
-    label = risk_groups(found.risk, groups)
+def _test(found: Predictions, label: NDArray[np.int64]) -> str:
     try:
         test = logrank(*((found.time_days[label == g], found.event[label == g]) for g in np.unique(label)))
     except InputError as error:
