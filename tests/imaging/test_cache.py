@@ -57,6 +57,7 @@ def test_the_second_reading_comes_from_the_cache_and_is_equal(
         {"spacing_mm": (4, 4, 5)},
         {"pet_suv_max": 25.0},
         {"ct_hu_window": (-200, 250)},
+        {"centre": "tumour"},
     ],
 )
 def test_a_changed_setting_makes_a_new_entry(
