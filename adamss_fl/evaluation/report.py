@@ -113,8 +113,8 @@ def methods(record: RunRecord) -> list[tuple[str, str]]:
             (
                 "Intervals",
                 f"95 % percentile bootstrap over patients, {facts.get('bootstrap', BOOTSTRAP)} resamples; for a "
-                "difference of two models the same resampled patients are used for both. They cover chance in the patients judged "
-                "and not in training.",
+                "difference of two models the same resampled patients are used for both. They cover chance in the "
+                "patients judged and not in training.",
             )
         )
     rows.append(("C-index", _c_index_text(record)))
