@@ -125,7 +125,11 @@ class Site:
         return Reply(*head, figures=figures, weights=weights)
 
     def describe(self) -> dict[str, Any]:
-        """Counts of patients and events per split, sums over training images, and what this site would train with."""
+        """Counts of patients and events per split, sums over training images, and what this site would train with.
+
+        Raises InputError where the site lacks what the task needs.
+        """
+        SiteFeatures(self.task, self.state_dir).check()
         splits = asdict(SiteCounts.of(self.data))
         inputs = input_sums(self.data.train, self.task.imaging)
         return {"version": __version__, "architecture": architecture_hash(self.task.model), **splits, "inputs": inputs}

@@ -43,6 +43,11 @@ class SiteFeatures:
             raise SiteFailure("unknown_query")
         return RadiomicsExtraction(settings, self._task.imaging, self._folder.parent / "radiomics-cache")
 
+    def check(self) -> None:
+        """Raise InputError where features that the task asks for cannot be extracted here."""
+        if self._task.tabular.radiomics is not None:
+            _ = self._extraction.names
+
     @cached_property
     def _table(self) -> RadiomicsTable:
         try:

@@ -1,6 +1,7 @@
 """Clinical columns and radiomics features in a federation: learnt from sums, as if all patients were in one place."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.util import Surv
 from synthetic import make_data, make_task
 
+from adamss_fl.errors import InputError
 from adamss_fl.federation.checkpoint import Checkpoints
 from adamss_fl.federation.features import follow_up_counts
 from adamss_fl.federation.local_sites import LocalSites
@@ -201,3 +203,12 @@ def test_a_site_that_lost_its_features_is_absent_by_name(data: dict[str, SiteDat
     run_federation(task, sites_of(task, two, tmp_path / "s"), tmp_path / "run", evaluate_test=False)
     lines = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     assert {(line["site"], line["cause"]) for line in lines if line["kind"] == "absence"} == {("a", "no_radiomics")}
+
+
+def test_a_missing_extractor_stops_the_run_before_it_trains(
+    data: dict[str, SiteData], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "radiomics", None)
+    with pytest.raises(InputError, match="scripts/setup"):
+        run_federation(task_with(), sites_of(task_with(), data, tmp_path / "s"), tmp_path / "run")
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
