@@ -79,7 +79,9 @@ def arm_of(config: RunConfig, name: str, sites: tuple[str, ...], folder: Path) -
         return task, replace(arms["pooled"], folder=folder / "arms" / shared.slug(name))
     if name == "federated without stage I":
         plan = RoundPlan.sequential(0, config.plan.survival_rounds, config.plan.epochs, config.plan.steps)
-        return replace(task, plan=plan), federated
+        # Norms that stage I has not trained cannot be frozen as it left them.
+        stages = replace(task.stages, survival=replace(task.stages.survival, norm_statistics="batch"))
+        return replace(task, plan=plan, stages=stages), federated
     preset = name.removeprefix("federated ")
     return replace(task, plan=RoundPlan(plan_like(config.plan, preset).resolved())), federated
 
