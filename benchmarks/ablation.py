@@ -31,9 +31,9 @@ _RADIOMICS = "tabular.radiomics={masks: [tumour, nodes]}"
 
 ARMS: Mapping[str, tuple[str, ...]] = {
     FULL: (),
-    "transfer encoder": ("stages.transfer=encoder", "stages.survival.norm_statistics=batch"),
-    "transfer none": ("stages.transfer=none", "stages.survival.norm_statistics=batch"),
-    "stage II alone": ("plan.segmentation_rounds=0", "stages.survival.norm_statistics=batch"),
+    "transfer encoder": ("stages.transfer=encoder"),
+    "transfer none": ("stages.transfer=none"),
+    "stage II alone": ("plan.segmentation_rounds=0"),
     "gates half": ("model.gates=half",),
     "gates early": ("model.gates=early",),
     "gates late": ("model.gates=late",),
