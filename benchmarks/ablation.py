@@ -31,9 +31,9 @@ _RADIOMICS = "tabular.radiomics={masks: [tumour, nodes]}"
 
 ARMS: Mapping[str, tuple[str, ...]] = {
     FULL: (),
-    "transfer encoder": ("stages.transfer=encoder"),
-    "transfer none": ("stages.transfer=none"),
-    "stage II alone": ("plan.segmentation_rounds=0"),
+    "transfer encoder": ("stages.transfer=encoder",),
+    "transfer none": ("stages.transfer=none",),
+    "stage II alone": ("plan.segmentation_rounds=0",),
     "gates half": ("model.gates=half",),
     "gates early": ("model.gates=early",),
     "gates late": ("model.gates=late",),
