@@ -48,8 +48,8 @@ def agree_on_radiomics(
 
     Masks are those that ``weights``, the model of ``round``, predicts. Features are standardised over all training
     patients, ranked by univariate Cox on time bins that are joined until no bin of a site holds fewer than three
-    patients, and pruned by correlation. Raises InputError where the sites' features differ or an answer is impossible,
-    and QuorumLost.
+    patients, and pruned by correlation; where none can be fitted, none is selected. Raises InputError where the sites'
+    features differ or an answer is impossible, and QuorumLost.
     """
 
     def ask(query: str, model: Weights | None = None, **more: Any) -> list[Reply]:
@@ -67,6 +67,8 @@ def agree_on_radiomics(
         return _merged(replies, "sums", lambda given: CoxSums.from_plain(given, len(names), len(edges) - 1))
 
     ranked = candidates(univariate_cox(cox, len(names)).p, names, settings.select)
+    if not ranked:  # no feature could be fitted, for example since stage I finds no tumour yet
+        return known.with_selected([], [], [])
     replies = ask("radiomics_products", **scaling, places=list(ranked))
     products = _merged(replies, "products", lambda given: CrossProducts.from_plain(given, len(ranked)))
     chosen = list(prune(ranked, products.correlation(), settings.select, settings.max_correlation))

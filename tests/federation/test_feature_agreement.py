@@ -212,3 +212,12 @@ def test_a_missing_extractor_stops_the_run_before_it_trains(
     with pytest.raises(InputError, match="scripts/setup"):
         run_federation(task_with(), sites_of(task_with(), data, tmp_path / "s"), tmp_path / "run")
     assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
+def test_without_a_feature_that_can_be_fitted_none_is_selected(data: dict[str, SiteData], tmp_path: Path) -> None:
+    """Masks that are all too small give every patient the flag and no feature."""
+    task = task_with(radiomics=replace(RADIOMICS, min_voxels=5000))
+    run_federation(task, sites_of(task, {"a": data["a"]}, tmp_path / "s"), tmp_path / "run", evaluate_test=False)
+    found = encoding_of(tmp_path / "run")
+    assert found.selected == ()
+    assert found.length == 2 + 2 + 3 + 3 + 1
