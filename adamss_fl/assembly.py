@@ -116,7 +116,7 @@ def run_centralized(
             segmentation,
             own.test,
             state["edges_days"],
-            tabular=state["tabular"],
+            tabular=state.get("tabular"),
             features=out / "features",
         )
         found.save(out / "predictions.npz")
@@ -235,7 +235,7 @@ def evaluate_run(run: Path, cohort: Path, layout: str, split: str, progress: Pro
             one.segmentation_weights,
             samples,
             one.edges_days,
-            tabular=one.state["tabular"],
+            tabular=one.state.get("tabular"),
             features=one.folder / "features",
         )
         for one in runs

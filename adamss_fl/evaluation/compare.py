@@ -84,12 +84,12 @@ def train_arm(arm: Arm, task: Task, data: Mapping[str, SiteData], progress: Prog
 def predict_arm(arm: Arm, task: Task, data: Mapping[str, SiteData], progress: Progress | None = None) -> Predictions:
     """An arm's model on every site's test patients (with a site's own local groups where the run has some)."""
     survival, segmentation, state = final_weights(arm.folder)
-    edges = state["edges_days"]
+    edges, tabular = state["edges_days"], state.get("tabular")
     report = None if progress is None else (lambda done, total: progress(f"{arm.name}: test patients", done, total))
     personal = arm.kind == "federated" and any(rule.name == "local" for rule in task.federation.groups.values())
     if not personal:
         features, test = arm.folder / "features", pool(data).test
-        return predict(task, survival, segmentation, test, edges, report, tabular=state["tabular"], features=features)
+        return predict(task, survival, segmentation, test, edges, report, tabular=tabular, features=features)
     parts = []
     for name in sorted(data):
         if data[name].test:
@@ -101,7 +101,7 @@ def predict_arm(arm: Arm, task: Task, data: Mapping[str, SiteData], progress: Pr
                 for weights, round_ in zip((survival, segmentation), rounds, strict=True)
             ]
             test, kept = data[name].test, arm.folder / "features" / name
-            parts.append(predict(task, own[0], own[1], test, edges, report, tabular=state["tabular"], features=kept))
+            parts.append(predict(task, own[0], own[1], test, edges, report, tabular=tabular, features=kept))
     return join(parts)
 
 

@@ -142,7 +142,7 @@ def predict_folds(
     for number in range(1, folds + 1):
         folder = fold_folder(run, number)
         survival, segmentation, state = final_weights(folder)
-        edges, tabular = state["edges_days"], state["tabular"]
+        edges, tabular = state["edges_days"], state.get("tabular")
         kept = folder / "features"
         found.append(predict(task, survival, segmentation, samples, edges, tabular=tabular, features=kept))
         if progress is not None:

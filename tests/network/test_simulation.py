@@ -27,6 +27,7 @@ split: {{test: 0.3}}
 imaging: {{grid: [32, 32, 32], spacing_mm: [4.0, 4.0, 4.0]}}
 augmentation: [affine, flip]
 model: {{width: 1, bins: 4}}
+tabular: {{clinical: [{{name: age_years}}, {{name: hpv, kind: binary}}]}}
 stages:
   segmentation: {{learning_rate: 1.0e-2, batch_size: 2}}
   survival: {{learning_rate: 1.0e-2, batch_size: 2}}
