@@ -75,6 +75,8 @@ def start(config: Path, out: Path, home: Path) -> "subprocess.Popen[str]":
         text=True,
         cwd=home,
         env={**os.environ, "HOME": str(home)},
+        # A shell's background jobs ignore the interrupt, and what they start inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
