@@ -110,17 +110,11 @@ def run_centralized(
     metrics = run_task(task, LocalSites([site]), out, trackers=build_trackers(config))
     if own.test:
         survival, segmentation, state = final_weights(out)
-        found = predict(
-            task,
-            survival,
-            segmentation,
-            own.test,
-            state["edges_days"],
-            tabular=state.get("tabular"),
-            features=out / "features",
-        )
+        edges, tabular = state["edges_days"], state.get("tabular")
+        features = out / "features"
+        found = predict(task, survival, segmentation, own.test, edges, tabular=tabular, features=features)
         found.save(out / "predictions.npz")
-        save_examples(out / "examples.npz", task, segmentation, own.test, found)
+        save_examples(out / "examples.npz", task, segmentation, own.test, found, tabular)
     return metrics
 
 
@@ -156,10 +150,9 @@ def run_comparison(
         progress=progress,
     )
     federated = arms[0].folder
-    _, segmentation, _ = final_weights(federated)
-    save_examples(
-        out / "examples.npz", task, segmentation, pool(data).test, Predictions.load(federated / "predictions.npz")
-    )
+    _, segmentation, state = final_weights(federated)
+    judged, tabular = Predictions.load(federated / "predictions.npz"), state.get("tabular")
+    save_examples(out / "examples.npz", task, segmentation, pool(data).test, judged, tabular)
     return result
 
 

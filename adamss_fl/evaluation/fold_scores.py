@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from adamss_fl.errors import InputError
 from adamss_fl.evaluation.cross_validation import hash_of_predicted
-from adamss_fl.evaluation.ensemble import average, common_edges, on_edges
+from adamss_fl.evaluation.ensemble import average, on_edges
 from adamss_fl.evaluation.predictions import Predictions, join
 from adamss_fl.evaluation.scores import score, score_with_sites
 from adamss_fl.federation.merging import MAPS
@@ -21,6 +21,7 @@ from adamss_fl.survival import (
     Concordance,
     LogRank,
     NoComparablePairs,
+    common_edges,
     concordance_counts,
     logrank,
     paired_difference,
@@ -73,7 +74,7 @@ def summarize(
 
 def out_of_fold(held_out: Sequence[Predictions]) -> Predictions:
     """All folds' held-out patients as one, on the edges common to all folds."""
-    edges = common_edges(held_out)
+    edges = common_edges([found.edges_days for found in held_out])
     return join([on_edges(found, edges) for found in held_out])
 
 

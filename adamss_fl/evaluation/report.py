@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from adamss_fl.evaluation.figures.calibration import describe_days
 from adamss_fl.evaluation.report_answers import answers, why_no_c_index
 from adamss_fl.evaluation.report_focus import read_focus
 from adamss_fl.evaluation.report_folds import cross_validated
-from adamss_fl.evaluation.report_inputs import BOOTSTRAP, ArmRecord, RunRecord, read_run
+from adamss_fl.evaluation.report_inputs import ArmRecord, RunRecord, read_run
+from adamss_fl.evaluation.report_methods import methods
 from adamss_fl.evaluation.report_tables import gain_rows, score_tables, tiles
 from adamss_fl.federation.files import write_atomically
 from adamss_fl.federation.plan import trains
@@ -90,82 +90,6 @@ def report_figures(record: RunRecord) -> list[ReportFigure]:
     """The figures that the run has data for, in the page's order."""
     found = [_forest(record), *_survival(record), _outlines(record), _learning(record), _gates(record)]
     return [figure for figure in found if figure is not None]
-
-
-def methods(record: RunRecord) -> list[tuple[str, str]]:
-    """(term, text) of how the figures came about."""
-    facts = record.comparison or record.metrics
-    rows = [("Training plan", str(facts["plan"]))] if facts.get("plan") else []
-    budget = facts.get("budget")
-    if isinstance(budget, Mapping) and budget:
-        lengths = ", ".join(f"{value} {_words(str(name))}" for name, value in budget.items())
-        rows.append(
-            ("Budget", f"{lengths}. The same for every arm: passes over each of its patients, schedule and settings.")
-        )
-    if beside := beside_the_images(record.main.events):
-        rows.append(("Beside the images", beside))
-    if facts.get("seed") is not None:
-        rows.append(("Seed", str(facts["seed"])))
-    if record.comparison is not None:
-        rows.append(("Test patients", _test_patients(record.comparison)))
-    if any(arm.overall.low is not None for arm in record.arms):
-        rows.append(
-            (
-                "Intervals",
-                f"95 % percentile bootstrap over patients, {facts.get('bootstrap', BOOTSTRAP)} resamples; for a "
-                "difference of two models the same resampled patients are used for both. They cover chance in the "
-                "patients judged and not in training.",
-            )
-        )
-    rows.append(("C-index", _c_index_text(record)))
-    rows.append(
-        (
-            "DSC",
-            "Twice the shared voxels over the sum of predicted and reference voxels, summed over all patients with a "
-            "reference outline before dividing (aggregated DSC).",
-        )
-    )
-    if version := record.metrics.get("version"):
-        rows.append(("Software", f"adamss-fl {version}"))
-    return rows
-
-
-def beside_the_images(events: Sequence[Mapping[str, Any]]) -> str:
-    """What the survival head of a run saw beside the images, from its ``tabular`` and ``radiomics`` events."""
-    places = _newest(events, "tabular").get("places") or []
-    selected = _newest(events, "radiomics").get("selected") or []
-    clinical = [str(name) for name in places if not str(name).startswith("radiomics.")]
-    text = f"Clinical columns: {', '.join(clinical)}. " if clinical else ""
-    if selected:
-        text += (
-            "Radiomics features of the masks predicted after stage I, selected on the training patients: "
-            f"{', '.join(str(name) for name in selected)}. "
-        )
-    if text:
-        text += "Scaling, levels and selection were learnt on training patients only."
-    return text
-
-
-def _newest(events: Sequence[Mapping[str, Any]], kind: str) -> Mapping[str, Any]:
-    found = [event.get("figures") for event in events if event.get("kind") == kind]
-    return found[-1] if found and isinstance(found[-1], Mapping) else {}
-
-
-def _test_patients(comparison: Mapping[str, Any]) -> str:
-    text = "The same for every arm, and in no arm's training"
-    if digest := comparison.get("test_patients_sha256"):
-        text += f" (SHA-256 of their sorted identifiers begins {str(digest)[:12]})"
-    return text + "."
-
-
-def _c_index_text(record: RunRecord) -> str:
-    text = (
-        "Harrell’s: among pairs of patients of whom it is known who had the event first, the share in which that "
-        "patient had the higher predicted risk; equal risks count one half."
-    )
-    if record.metrics.get("c_index_pairs") == "within sites" and record.main.predictions is None:
-        text += " Pairs are counted inside each hospital only, since patients’ risks do not leave it."
-    return text
 
 
 def _title(record: RunRecord) -> str:
@@ -293,8 +217,3 @@ def _gates(record: RunRecord) -> ReportFigure | None:
         "the separate PET and CT streams, mean over patients, channels and voxels, after each round’s training at each "
         "hospital. 0.5, where every gate starts, weighs both alike. The weight does not compare PET with CT.",
     )
-
-
-def _words(name: str) -> str:
-    stage, _, unit = name.rpartition("_")
-    return f"{unit} of {stage.replace('_', ' ')}" if stage else name

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from adamss_fl.errors import InputError
-from adamss_fl.evaluation.cross_validation import SUMMARY, held_out_predictions, is_cross_validated
+from adamss_fl.evaluation.cross_validation import SUMMARY, fold_folder, held_out_predictions, is_cross_validated
 from adamss_fl.evaluation.figures import kaplan_meier_figure
 from adamss_fl.evaluation.fold_scores import fold_risk_groups, out_of_fold
 from adamss_fl.evaluation.report_answers import UNDEFINED, Answer, Gap, number, overlap_text, with_interval
 from adamss_fl.evaluation.report_inputs import RunRecord, Scores, finite, read_json
+from adamss_fl.evaluation.report_methods import beside_the_images
 from adamss_fl.evaluation.report_tables import ScoreTable
+from adamss_fl.federation.events import read_events
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def cross_validated(record: RunRecord, page: Mapping[str, Any]) -> dict[str, Any
             "answers": fold_answers(found),
             "folds": _section(record.folder, found),
             "tables": _with_fold_models(page["tables"], found),
-            "methods": [*page["methods"], *fold_methods(found)],
+            "methods": [*page["methods"], *fold_methods(found), *_beside(record.folder, found)],
         }
     except (KeyError, TypeError, IndexError) as error:
         raise InputError(f"{path}: lacks figures ({type(error).__name__}: {error}); cross-validate again") from error
@@ -138,6 +140,15 @@ _GROUPS = (
     "is no strict test."
 )
 _DSC = "The ensemble forms no mask of its own: its DSC counts the voxels of all folds’ masks together."
+
+
+def _beside(run: Path, found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What each fold's survival head saw beside the images; no row where that is nothing."""
+    rows = []
+    for fold in found["folds"]:
+        text = beside_the_images(list(read_events(fold_folder(run, fold["fold"]) / "events.jsonl")))
+        rows.append((f"Beside the images, {fold['label']}", text))
+    return [(term, text) for term, text in rows if text]
 
 
 def _section(run: Path, found: Mapping[str, Any]) -> FoldsSection:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adamss_fl.imaging.volumes import Image, simpleitk
+from adamss_fl.imaging.volumes import Image, box_round, simpleitk
 
 TUMOUR_LABEL, NODES_LABEL = 1, 2
 """Labels of a written mask, as in HECKTOR's own."""
@@ -61,22 +61,9 @@ def centre_of_findings(probabilities: NDArray[np.float32], grid: Image) -> tuple
     pieces = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(found.astype(np.uint8)), True))
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
-    return _centre_of_box(np.isin(pieces, np.flatnonzero(sizes >= SMALLEST_SHARE * sizes.max())), grid)
-
-
-def centre_of_mask(mask: Image) -> tuple[float, ...] | None:
-    """Centre (x, y, z) in mm of the smallest box round all voxels of a mask above 0; None where there is none."""
-    return _centre_of_box(simpleitk().GetArrayViewFromImage(mask) > 0, mask)
-
-
-def _centre_of_box(found: NDArray[np.bool_], grid: Image) -> tuple[float, ...] | None:
-    middle = []
-    for axis in (2, 1, 0):  # x, y, z
-        places = np.flatnonzero(found.any(axis=tuple(other for other in range(3) if other != axis)))
-        if not places.size:
-            return None
-        middle.append(float(places[0] + places[-1]) / 2)
-    return tuple(grid.TransformContinuousIndexToPhysicalPoint(middle))
+    large = np.isin(pieces, np.flatnonzero(sizes >= SMALLEST_SHARE * sizes.max()))
+    box = box_round(as_image(large.astype(np.uint8), grid))
+    return None if box is None else box.centre
 
 
 def _logit(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adamss_fl.survival import survival_at
+from adamss_fl.survival import average_curves, restricted_mean
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,12 @@ class Curve:
 def average_curve(edges_days: Sequence[Sequence[float]], survival: Sequence[NDArray[np.float64]]) -> Curve:
     """The mean of one or more models' curves, each (K,) at the upper edges of its own time bins (K + 1,).
 
-    Up to the earliest of the models' last edges, at all their edges. The restricted mean is the mean of the models'
-    own, sum_k S(upper edge of bin k) * width_k, with the bin that holds the horizon cut there.
+    As an ensemble is judged: up to the earliest of the models' last edges, at all their edges, and with the restricted
+    mean of the averaged curve.
     """
-    edges = [np.asarray(each, dtype=np.float64) for each in edges_days]
-    horizon = min(float(each[-1]) for each in edges)
-    days = np.unique(np.concatenate([[0.0, horizon], *[each[each < horizon] for each in edges]]))
-    curves = [
-        [float(survival_at(curve[None], each, day)[0]) for day in days]
-        for each, curve in zip(edges, survival, strict=True)
-    ]
-    means = [float(curve @ np.diff(np.minimum(each, horizon))) for each, curve in zip(edges, survival, strict=True)]
+    mean, edges = average_curves([curve[None] for curve in survival], edges_days)
     return Curve(
-        days=tuple(float(day) for day in days),
-        survival=tuple(float(value) for value in np.mean(curves, axis=0)),
-        restricted_mean_days=float(np.mean(means)),
+        days=tuple(edges.tolist()),
+        survival=(1.0, *mean[0].tolist()),
+        restricted_mean_days=float(restricted_mean(mean, edges)[0]),
     )

@@ -12,9 +12,17 @@ from numpy.typing import NDArray
 from adamss_fl.errors import InputError
 from adamss_fl.federation.inputs import ranges_of
 from adamss_fl.imaging.figures import image_figures, tumour_figures
-from adamss_fl.imaging.native import as_image, centre_of_findings, centre_of_mask, label_map
+from adamss_fl.imaging.native import as_image, centre_of_findings, label_map
 from adamss_fl.imaging.samples import image_on
-from adamss_fl.imaging.volumes import Image, check_volume, covering_grid, field_of_view, overlap, target_grid
+from adamss_fl.imaging.volumes import (
+    Image,
+    box_round,
+    check_volume,
+    covering_grid,
+    field_of_view,
+    overlap,
+    target_grid,
+)
 from adamss_fl.model import AdaMSS, autocast, keep_freed_memory
 from adamss_fl.prediction.cautions import Caution, clinical_cautions, range_cautions, scan_cautions
 from adamss_fl.prediction.curves import Curve, average_curve
@@ -109,7 +117,8 @@ class Predictor:
         size = tuple(int(side) for side in wide_grid.GetSize())[::-1]
         beyond = any(side > own for side, own in zip(size, self.imaging.grid, strict=True))
         on_tumour = self.imaging.centre != "overlap"
-        marked = None if scan.mask is None or not on_tumour else centre_of_mask(scan.mask)
+        lesions = None if scan.mask is None or not on_tumour else box_round(scan.mask)
+        marked = None if lesions is None else lesions.centre
         if marked is not None and not shared.holds(marked):
             raise InputError(f"patient {scan.patient}: the mask lies outside PET and CT; give the mask of this patient")
         wide: Maps | None = None

@@ -1,5 +1,6 @@
 """Survival in discrete time: grid and likelihood, concordance with its intervals, curves, calibration, screening."""
 
+from adamss_fl.survival.averaging import average_curves, common_edges, read_at_edges, restricted_mean
 from adamss_fl.survival.bootstrap import (
     Difference,
     Interval,
@@ -26,9 +27,11 @@ __all__ = [
     "NoComparablePairs",
     "TimeGrid",
     "UnivariateCox",
+    "average_curves",
     "bootstrap_interval",
     "calibration",
     "coarse_edges",
+    "common_edges",
     "concordance",
     "concordance_counts",
     "cox_sums",
@@ -38,6 +41,8 @@ __all__ = [
     "paired_difference",
     "pooled_difference",
     "pooled_interval",
+    "read_at_edges",
+    "restricted_mean",
     "risk_groups",
     "survival_at",
     "univariate_cox",

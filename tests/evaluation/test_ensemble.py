@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from synthetic_run import predictions
 
 from adamss_fl.errors import InputError
-from adamss_fl.evaluation.ensemble import average, common_edges, on_edges
+from adamss_fl.evaluation.ensemble import average, on_edges
 from adamss_fl.evaluation.predictions import Predictions
+from adamss_fl.survival import common_edges
 
 
 def model(survival: Any, edges: Any, overlap: int = 1) -> Predictions:
@@ -73,7 +74,7 @@ def test_the_ensemble_of_one_model_is_that_model() -> None:
 def test_averaged_curves_start_at_one_never_rise_and_stay_between_the_models(edges: list[list[int]], seed: int) -> None:
     rng = np.random.default_rng(seed)
     models = [model(np.cumprod(rng.uniform(size=(2, len(days))), axis=1), [0, *days]) for days in edges]
-    grid = common_edges(models)
+    grid = common_edges([one.edges_days for one in models])
     assert grid[-1] == min(days[-1] for days in edges)
     assert set(grid) <= {0, *(day for days in edges for day in days)}
     found = average(models)

@@ -188,7 +188,7 @@ def test_the_command_prints_the_path_of_the_page(tmp_path, capsys):
 
 
 def test_the_methods_name_what_the_survival_head_saw_beside_the_images() -> None:
-    from adamss_fl.evaluation.report import beside_the_images
+    from adamss_fl.evaluation.report_methods import beside_the_images
 
     places = ["age_years", "age_years.missing", "radiomics.place-1", "radiomics.missing"]
     events = [

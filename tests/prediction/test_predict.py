@@ -184,7 +184,7 @@ def test_curves_of_unlike_time_bins_are_joined_up_to_the_nearer_horizon() -> Non
     found = average_curve([(0, 50, 100), (0, 200)], [np.array([0.5, 0.0]), np.array([0.0])])
     assert found.days == (0, 50, 100)
     np.testing.assert_allclose(found.survival, [1.0, (0.5 + 0.75) / 2, (0.0 + 0.5) / 2])
-    assert found.restricted_mean_days == pytest.approx((0.5 * 50 + 0) / 2)
+    assert found.restricted_mean_days == pytest.approx((0.5 + 0.75) / 2 * 50 + 0.5 / 2 * 50)
 
 
 def test_a_cohort_is_predicted_without_endpoints_and_who_cannot_be_is_named(
