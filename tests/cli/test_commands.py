@@ -12,6 +12,7 @@ import pytest
 from adamss_fl import __version__
 from adamss_fl.cli import main as cli
 from adamss_fl.cli.main import COMMANDS, main
+from adamss_fl.cohort import make_phantom
 
 ROOT = Path(__file__).parents[2]
 
@@ -159,6 +160,20 @@ def test_check_finds_nothing_wrong_with_a_phantom(
     said = json.loads(capsys.readouterr().out)
     assert set(said) == {"patients", "usable", "problems"}
     assert said["usable"] == said["patients"] > 0
+
+
+def test_check_with_a_configuration_names_tumours_that_its_grid_cuts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (hospital,) = make_phantom(tmp_path / "phantom", sites=1, patients=4, size=16, seed=1, workers=1).folders
+    config = tmp_path / "config.yaml"
+    for spacing, cut in (("[8.0, 8.0, 8.0]", False), ("[1.0, 1.0, 1.0]", True)):
+        grid = f"imaging: {{grid: [16, 16, 16], spacing_mm: {spacing}}}\n"
+        config.write_text(f"name: grid\nsites:\n  - {{name: hospital-1, path: {hospital}}}\n{grid}")
+        assert main(["check", str(hospital), "--config", str(config), "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert ({problem["code"] for problem in found["problems"]} == {"primary_cut"}) is cut
+        assert found["usable"] == 4
 
 
 def test_check_names_the_folder_that_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
