@@ -30,12 +30,14 @@ Job = tuple[argparse.Namespace, int, str]
 """Options, seed, name of the arm."""
 
 
-def options_of(document: str | None, name: str, patients: int) -> argparse.ArgumentParser:
+def options_of(
+    document: str | None, name: str, patients: int, seeds: Sequence[int] = (0, 1, 2)
+) -> argparse.ArgumentParser:
     """The options of every such benchmark: config, out, seeds, patients, jobs."""
     parser = argparse.ArgumentParser(description=document, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path(__file__).parent / f"{name}.yaml")
     parser.add_argument("--out", type=Path, default=Path("runs") / name)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
     parser.add_argument("--patients", type=int, default=patients, help="patients per hospital on average")
     parser.add_argument("--jobs", type=int, default=2, help="arms trained at once, one thread each")
     return parser
