@@ -21,7 +21,7 @@ from adamss_fl.evaluation.compare import (
     train_arm,
 )
 from adamss_fl.evaluation.cross_validation import is_cross_validated
-from adamss_fl.evaluation.ensemble import average
+from adamss_fl.evaluation.ensemble import EnsembleMember, predict_together
 from adamss_fl.evaluation.examples import save_examples
 from adamss_fl.evaluation.fold_scores import ensemble_figures
 from adamss_fl.evaluation.predictions import Predictions, predict
@@ -221,21 +221,14 @@ def evaluate_run(run: Path, cohort: Path, layout: str, split: str, progress: Pro
         )
     described = None if progress is None else _described(progress, "images")
     samples = prepare_cohort(chosen, config.imaging, cache_folder(config, run), described)
-    models = [
-        predict(
-            one.task,
-            one.survival_weights,
-            one.segmentation_weights,
-            samples,
-            one.edges_days,
-            tabular=one.state.get("tabular"),
-            features=one.folder / "features",
-        )
+    members = [
+        EnsembleMember(one.task, one.survival_weights, one.segmentation_weights, one.state, one.folder / "features")
         for one in runs
     ]
-    found = models[0] if len(models) == 1 else average(models)
+    models, found = predict_together(members, samples, progress)
     bootstrap, seed = config.evaluation.bootstrap, config.seed
-    figures = score(found, bootstrap, seed) if len(models) == 1 else ensemble_figures(models, bootstrap, seed)
+    alone = len(models) == 1
+    figures = score(found, bootstrap, seed) if alone else ensemble_figures(models, found, bootstrap, seed)
     target = run / "evaluations" / f"{loaded.name}-{split}.npz"
     found.save(target)
     return {

@@ -26,10 +26,10 @@ from adamss_fl.evaluation.cross_validation import (
     held_out_predictions,
     is_cross_validated,
     make_folds,
-    predict_folds,
+    members_of_run,
     read_identity,
 )
-from adamss_fl.evaluation.ensemble import average
+from adamss_fl.evaluation.ensemble import predict_together
 from adamss_fl.evaluation.fold_scores import out_of_fold_table, summarize
 from adamss_fl.evaluation.predictions import Predictions
 from adamss_fl.federation.files import write_atomically, write_json
@@ -74,8 +74,9 @@ def run_cross_validation(
             _train_fold(config, name, fold, out, progress)
     plain = [fold.plain for fold in folds]
     held_out = held_out_predictions(out, plain)
-    test = _predict_test(config, out, own.test, progress)
+    test, together = _predict_test(config, out, own.test, progress)
     evaluation = config.evaluation
+    judged = summarize(plain, held_out, test, together, evaluation.risk_groups, evaluation.bootstrap, config.seed)
     result = {
         "config_name": config.name,
         "version": __version__,
@@ -84,7 +85,7 @@ def run_cross_validation(
         "seed": config.seed,
         "split_seed": config.split.seed,
         "bootstrap": evaluation.bootstrap,
-        **summarize(plain, held_out, test, evaluation.risk_groups, evaluation.bootstrap, config.seed),
+        **judged,
     }
     write_atomically(out / "out_of_fold.csv", out_of_fold_table(held_out, evaluation.risk_groups).encode())
     write_json(out / SUMMARY, result)
@@ -128,15 +129,15 @@ def _is_finished(folder: Path) -> bool:
 
 def _predict_test(
     config: RunConfig, out: Path, samples: Sequence[Sample], progress: Progress | None
-) -> list[Predictions]:
+) -> tuple[list[Predictions], Predictions | None]:
     """Every fold's model on the test patients, kept with the fold, and the ensemble's, kept with the run."""
     if not samples:
-        return []
-    found = predict_folds(centralized(task_of(config)), out, samples, progress)
+        return [], None
+    found, together = predict_together(members_of_run(centralized(task_of(config)), out), samples, progress)
     for number, model in enumerate(found, start=1):
         model.save(fold_folder(out, number) / "test_predictions.npz")
-    average(found).save(out / "predictions.npz")
-    return found
+    together.save(out / "predictions.npz")
+    return found, together
 
 
 def _identity(

@@ -18,11 +18,12 @@ from adamss_fl.config import RunConfig, load_config, task_of
 from adamss_fl.crossval import run_cross_validation
 from adamss_fl.errors import InputError
 from adamss_fl.evaluation.compare import centralized, hash_of_patients, pool
-from adamss_fl.evaluation.cross_validation import make_folds
+from adamss_fl.evaluation.cross_validation import make_folds, members_of_run
 from adamss_fl.evaluation.ensemble import average
 from adamss_fl.evaluation.predictions import Predictions, predict
 from adamss_fl.federation.run import final_weights
 from adamss_fl.federation.site import SiteData
+from adamss_fl.training import sliding_window
 
 SETTINGS: dict[str, Any] = {
     "name": "folds",
@@ -120,11 +121,29 @@ def test_the_test_patients_are_judged_by_the_mean_curve_of_the_folds(finished: F
         models.append(predict(task, survival, segmentation, test, state["edges_days"]))
         np.testing.assert_array_equal(models[-1].risk, finished.predictions(fold, "test_predictions.npz").risk)
     together = Predictions.load(finished.out / "predictions.npz")
-    np.testing.assert_array_equal(together.risk, average(models).risk)
+    np.testing.assert_array_equal(together.risk, average(models, together.overlap).risk)
     said = finished.said["test"]
     assert said["test_patients"] == 6
     expected = concordance_index(together.time_days, -together.risk, together.event)
     assert said["ensemble"]["c_index"] == pytest.approx(expected)
+
+
+def test_the_ensembles_masks_are_where_the_mean_probability_is_above_one_half(finished: Finished) -> None:
+    """Against probabilities from ``predict``'s own path, one patient and one model at a time."""
+    task, test = centralized(task_of(finished.config)), pool(finished.data).test
+    networks = [member.segmenting().eval() for member in members_of_run(task, finished.out)]
+    assert len(networks) == 3
+    expected = []
+    for sample in test:
+        image = np.asarray(sample.image)
+        maps = [sliding_window(network, image, image.shape[1:], task.runtime) for network in networks]
+        found, true = np.mean(maps, axis=0) > 0.5, np.asarray(sample.mask) > 0
+        expected.append([[(f & t).sum(), f.sum(), t.sum()] for f, t in zip(found, true, strict=True)])
+    together = Predictions.load(finished.out / "predictions.npz")
+    np.testing.assert_allclose(together.overlap, expected, atol=1)  # a mean of 0.5 may fall on either side
+    assert together.overlap[..., 1].sum() > 0
+    each = np.sum([finished.predictions(fold, "test_predictions.npz").overlap for fold in (1, 2, 3)], axis=0)
+    assert (together.overlap[..., 1] != each[..., 1]).any()
 
 
 def test_metrics_name_what_their_c_index_is(finished: Finished) -> None:
@@ -160,7 +179,7 @@ def test_killed_three_times_and_resumed_gives_the_same_bits(finished: Finished, 
     """Killed in the first fold's stage I, in the second one's stage II, and while the ensemble predicts."""
     out = tmp_path / "run"
     stages = ("fold 1: pooled: round 1, segmentation", 1), ("fold 2: pooled: round 2, survival", 2)
-    for place in (*stages, ("predictions of every fold", 2)):
+    for place in (*stages, ("predictions of every model", 2)):
         with pytest.raises(Killed):
             run_cross_validation(finished.config, finished.data, out, 3, killed_at(place))
         assert not (out / "metrics.json").exists()

@@ -11,9 +11,10 @@ from typing import Any
 from adamss_fl.cohort.folds import Fold, Member, centre_folds, members_of, stratified_folds
 from adamss_fl.errors import InputError
 from adamss_fl.evaluation.compare import hash_of_names, hash_of_patients
-from adamss_fl.evaluation.predictions import Predictions, predict
+from adamss_fl.evaluation.ensemble import EnsembleMember
+from adamss_fl.evaluation.predictions import Predictions
 from adamss_fl.federation.run import final_weights
-from adamss_fl.federation.site import Progress, SiteData
+from adamss_fl.federation.site import SiteData
 from adamss_fl.federation.task import Task
 from adamss_fl.imaging import Sample
 
@@ -133,21 +134,10 @@ def held_out_predictions(run: Path, folds: Sequence[Mapping[str, Any]]) -> list[
     return found
 
 
-def predict_folds(
-    task: Task, run: Path, samples: Sequence[Sample], progress: Progress | None = None
-) -> list[Predictions]:
-    """The model of every fold of a cross-validated run on ``samples``. Raises InputError where one is not finished."""
-    found = []
-    folds = len(read_identity(run)["folds"])
-    for number in range(1, folds + 1):
-        folder = fold_folder(run, number)
-        survival, segmentation, state = final_weights(folder)
-        edges, tabular = state["edges_days"], state.get("tabular")
-        kept = folder / "features"
-        found.append(predict(task, survival, segmentation, samples, edges, tabular=tabular, features=kept))
-        if progress is not None:
-            progress("predictions of every fold", number, folds)
-    return found
+def members_of_run(task: Task, run: Path) -> list[EnsembleMember]:
+    """The model of every fold of a cross-validated run. Raises InputError where one is not finished."""
+    folders = [fold_folder(run, number) for number in range(1, len(read_identity(run)["folds"]) + 1)]
+    return [EnsembleMember(task, *final_weights(folder), folder / "features") for folder in folders]
 
 
 def hash_of_predicted(found: Predictions) -> str:

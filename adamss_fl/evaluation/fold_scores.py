@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from adamss_fl.errors import InputError
 from adamss_fl.evaluation.cross_validation import hash_of_predicted
-from adamss_fl.evaluation.ensemble import average, on_edges
+from adamss_fl.evaluation.ensemble import on_edges
 from adamss_fl.evaluation.predictions import Predictions, join
 from adamss_fl.evaluation.scores import score, score_with_sites
 from adamss_fl.federation.merging import MAPS
@@ -34,6 +34,7 @@ def summarize(
     folds: Sequence[Mapping[str, Any]],
     held_out: Sequence[Predictions],
     test: Sequence[Predictions],
+    ensemble: Predictions | None,
     groups: int,
     bootstrap: int,
     seed: int,
@@ -41,7 +42,7 @@ def summarize(
     """All figures of a cross-validation.
 
     folds : the ``plain`` of each; held_out : each fold's model on its own held-out patients; test : each fold's model
-    on the test patients, empty where there are none.
+    on the test patients, empty where there are none; ensemble: all folds' models together on them.
 
     ``over_folds`` : mean and sample standard deviation (n - 1) of the folds' own figures.
     ``out_of_fold.within_folds`` : C from the summed counts of pairs whose two patients are in one fold, so that only
@@ -68,7 +69,7 @@ def summarize(
             "dsc": everyone["dsc"],
         },
         "risk_groups": _group_figures(held_out, groups),
-        "test": _test_figures(test, bootstrap, seed) if test else None,
+        "test": None if ensemble is None else _test_figures(test, ensemble, bootstrap, seed),
     }
 
 
@@ -87,10 +88,10 @@ def fold_risk_groups(held_out: Sequence[Predictions], groups: int) -> NDArray[np
     return np.concatenate([risk_groups(found.risk, groups) for found in held_out])
 
 
-def ensemble_figures(models: Sequence[Predictions], bootstrap: int, seed: int) -> dict[str, Any]:
-    """Figures of the averaged predictions, per site too, and each fold's own under ``folds``, on the same patients."""
+def ensemble_figures(models: Sequence[Predictions], ensemble: Predictions, bootstrap: int, seed: int) -> dict[str, Any]:
+    """Figures of the ensemble, per site too, and each fold's own under ``folds``, on the same patients."""
     rows = [{"fold": number, **score(found, bootstrap, seed)} for number, found in enumerate(models, start=1)]
-    return {**score_with_sites(average(models), bootstrap, seed), "folds": rows, "over_folds": _over(rows)}
+    return {**score_with_sites(ensemble, bootstrap, seed), "folds": rows, "over_folds": _over(rows)}
 
 
 def out_of_fold_table(held_out: Sequence[Predictions], groups: int) -> str:
@@ -136,11 +137,11 @@ def _within_folds(held_out: Sequence[Predictions], bootstrap: int, seed: int) ->
     }
 
 
-def _test_figures(test: Sequence[Predictions], bootstrap: int, seed: int) -> dict[str, Any]:
-    figures = ensemble_figures(test, bootstrap, seed)
+def _test_figures(test: Sequence[Predictions], ensemble: Predictions, bootstrap: int, seed: int) -> dict[str, Any]:
+    figures = ensemble_figures(test, ensemble, bootstrap, seed)
     rows, over = figures.pop("folds"), figures.pop("over_folds")
     first = test[0]
-    risks = average(test).risk, np.stack([model.risk for model in test])
+    risks = ensemble.risk, np.stack([model.risk for model in test])
     try:
         found = paired_difference(first.time_days, first.event, *risks, bootstrap, seed)
         gain = {"difference": found.difference, "low": found.low, "high": found.high}

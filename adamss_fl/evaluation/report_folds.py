@@ -121,7 +121,7 @@ def fold_methods(found: Mapping[str, Any]) -> list[tuple[str, str]]:
             "agree on days.",
         ),
         ("Risk groups", _GROUPS),
-        ("DSC of several models", _DSC),
+        ("DSC of the ensemble", _DSC),
     ]
     return rows if found["test"] is not None else rows[:-1]
 
@@ -139,7 +139,7 @@ _GROUPS = (
     "enters. The models of different folds share training patients, so the log-rank p-value describes the curves and "
     "is no strict test."
 )
-_DSC = "The ensemble forms no mask of its own: its DSC counts the voxels of all folds’ masks together."
+_DSC = "The masks of the ensemble are where the mean of all folds’ probabilities is above one half."
 
 
 def _beside(run: Path, found: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """Training at one site: a stage is run over a list of samples and gives back its figures and optimiser state."""
 
 from adamss_fl.training.batches import Batches
-from adamss_fl.training.inference import Inference, infer
+from adamss_fl.training.inference import Inference, ensemble_overlap, infer
 from adamss_fl.training.schedule import learning_rate
 from adamss_fl.training.settings import RuntimeSettings, StageSettings, StagesSettings
 from adamss_fl.training.sliding import sliding_window
@@ -15,6 +15,7 @@ __all__ = [
     "StageSettings",
     "StageWork",
     "StagesSettings",
+    "ensemble_overlap",
     "infer",
     "learning_rate",
     "sliding_window",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from adamss_fl.imaging import Sample
 from adamss_fl.model import AdaMSS, autocast
@@ -15,7 +16,7 @@ from adamss_fl.segmentation import dice_focal_loss
 from adamss_fl.survival import TimeGrid, discrete_likelihood
 from adamss_fl.training.settings import RuntimeSettings
 from adamss_fl.training.stage import as_inputs
-from adamss_fl.training.tensors import as_batch, device_of
+from adamss_fl.training.tensors import Batch, as_batch, device_of
 
 MOST_VOXELS = 8 * 96**3
 """Voxels of one batch: two to three GiB of activations in the published network, one patient at 160^3."""
@@ -58,7 +59,7 @@ def infer(
     if not samples:
         raise ValueError("there is no sample to apply the model to")
     device = device_of(runtime)
-    batch_size = max(1, min(batch_size, MOST_VOXELS // math.prod(samples[0].image.shape[1:])))
+    batch_size = _batch_size(samples, batch_size)
     model.eval()
     logits, overlaps, masks, opening = [], [], [], torch.zeros(5, dtype=torch.float64)
     segmentation_sum = survival_sum = 0.0
@@ -69,9 +70,7 @@ def infer(
         with autocast(device, runtime.precision):
             output = model(*as_inputs(batch.image, runtime), batch.tabular)
         predicted = output.segmentation > 0.0
-        reference = batch.mask > 0.5
-        counts = [(predicted & reference), predicted, reference]
-        overlaps.append(torch.stack([count.flatten(2).sum(2) for count in counts], dim=2).cpu().numpy())
+        overlaps.append(_overlap(predicted, batch))
         logits.append(output.survival.double().cpu().numpy())
         if keep_masks:
             masks.append(predicted.cpu().numpy())
@@ -95,3 +94,47 @@ def infer(
         loss_segmentation=segmentation_sum / with_mask if with_mask else None,
         loss_survival=survival_sum / len(samples) if grid is not None else None,
     )
+
+
+@torch.inference_mode()
+def ensemble_overlap(
+    models: Sequence[AdaMSS],
+    samples: Sequence[Sample],
+    runtime: RuntimeSettings,
+    batch_size: int = 8,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> NDArray[Any]:
+    """Overlap (N, 2, 3) int64 of the masks where the mean of all models' probabilities is above 0.5.
+
+    As ``Inference.overlap``, and as ``predict`` forms an ensemble's masks. The models are on the device of ``runtime``.
+    Raises ValueError where ``samples`` or ``models`` is empty.
+    """
+    if not samples or not models:
+        raise ValueError("there is no sample, or no model, to apply")
+    device, overlaps = device_of(runtime), []
+    batch_size = _batch_size(samples, batch_size)
+    for start in range(0, len(samples), batch_size):
+        batch = as_batch(samples[start : start + batch_size], device)
+        total: Tensor | None = None
+        for model in models:
+            model.eval()
+            with autocast(device, runtime.precision):
+                logits = model(*as_inputs(batch.image, runtime), heads=("segmentation",)).segmentation
+            probability = torch.sigmoid(logits.float())
+            total = probability if total is None else total + probability
+        assert total is not None
+        overlaps.append(_overlap(total / len(models) > 0.5, batch))
+        if on_batch is not None:
+            on_batch(min(start + batch_size, len(samples)), len(samples))
+    return np.concatenate(overlaps).astype(np.int64)
+
+
+def _batch_size(samples: Sequence[Sample], asked: int) -> int:
+    return max(1, min(asked, MOST_VOXELS // math.prod(samples[0].image.shape[1:])))
+
+
+def _overlap(predicted: Tensor, batch: Batch) -> NDArray[Any]:
+    """(B, 2, 3) voxels in intersection, prediction and reference, of bool masks (B, 2, D, H, W)."""
+    reference = batch.mask > 0.5
+    counts = [(predicted & reference), predicted, reference]
+    return torch.stack([count.flatten(2).sum(2) for count in counts], dim=2).cpu().numpy()

@@ -14,6 +14,8 @@ from adamss_fl.evaluation.ensemble import average, on_edges
 from adamss_fl.evaluation.predictions import Predictions
 from adamss_fl.survival import common_edges
 
+OVERLAP = np.arange(12).reshape(2, 2, 3)
+
 
 def model(survival: Any, edges: Any, overlap: int = 1) -> Predictions:
     """Two patients under the given curves."""
@@ -33,7 +35,7 @@ def model(survival: Any, edges: Any, overlap: int = 1) -> Predictions:
 
 def test_models_of_one_grid_average_their_curves_and_so_their_expected_days() -> None:
     first, second = model([[0.8, 0.4], [0.6, 0.2]], [0, 100, 300]), model([[0.6, 0.2], [1.0, 0.8]], [0, 100, 300])
-    found = average([first, second])
+    found = average([first, second], OVERLAP)
     np.testing.assert_allclose(found.survival, [[0.7, 0.3], [0.8, 0.5]])
     np.testing.assert_allclose(found.risk, [-(0.7 * 100 + 0.3 * 200), -(0.8 * 100 + 0.5 * 200)])
     np.testing.assert_allclose(found.risk, (first.risk + second.risk) / 2)
@@ -41,7 +43,7 @@ def test_models_of_one_grid_average_their_curves_and_so_their_expected_days() ->
 
 def test_models_of_other_grids_meet_on_the_union_up_to_the_shortest_by_hand() -> None:
     """Edges 0, 100, 200 and 0, 50, 400 meet at 0, 50, 100, 200; curves are linear between a model's own edges."""
-    found = average([model([[0.8, 0.4]] * 2, [0, 100, 200]), model([[0.5, 0.15]] * 2, [0, 50, 400])])
+    found = average([model([[0.8, 0.4]] * 2, [0, 100, 200]), model([[0.5, 0.15]] * 2, [0, 50, 400])], OVERLAP)
     assert found.edges_days.tolist() == [0, 50, 100, 200]
     first = [0.9, 0.8, 0.4]
     second = [0.5, 0.5 - 0.35 * 50 / 350, 0.5 - 0.35 * 150 / 350]
@@ -50,17 +52,17 @@ def test_models_of_other_grids_meet_on_the_union_up_to_the_shortest_by_hand() ->
     np.testing.assert_allclose(found.risk, [-(expected @ [50, 50, 100])] * 2)
 
 
-def test_overlap_is_summed_and_all_else_kept() -> None:
+def test_overlap_is_the_one_given_and_all_else_kept() -> None:
     one = model([[0.8, 0.4]] * 2, [0, 100, 200], overlap=3)
-    found = average([one, replace(one, overlap=one.overlap + 2)])
-    assert (found.overlap == 8).all()
+    found = average([one, replace(one, overlap=one.overlap + 2)], OVERLAP)
+    np.testing.assert_array_equal(found.overlap, OVERLAP)
     for name in ("patient", "site", "time_days", "event", "has_mask"):
         np.testing.assert_array_equal(getattr(found, name), getattr(one, name))
 
 
 def test_the_ensemble_of_one_model_is_that_model() -> None:
     one = predictions(0.7, patients=40)
-    found = average([one])
+    found = average([one], OVERLAP)
     np.testing.assert_array_equal(found.survival, one.survival)
     np.testing.assert_allclose(found.risk, one.risk, rtol=1e-12)
 
@@ -77,7 +79,7 @@ def test_averaged_curves_start_at_one_never_rise_and_stay_between_the_models(edg
     grid = common_edges([one.edges_days for one in models])
     assert grid[-1] == min(days[-1] for days in edges)
     assert set(grid) <= {0, *(day for days in edges for day in days)}
-    found = average(models)
+    found = average(models, OVERLAP)
     each = np.stack([on_edges(one, grid).survival for one in models])
     assert (np.diff(np.pad(found.survival, ((0, 0), (1, 0)), constant_values=1.0), axis=1) <= 1e-12).all()
     assert (found.survival >= each.min(axis=0) - 1e-12).all()
@@ -96,12 +98,12 @@ def test_models_of_other_patients_or_outcomes_are_refused_by_name(name: str, val
     one = model([[0.8, 0.4]] * 2, [0, 100, 200])
     changed: dict[str, Any] = {name: np.array(value)}
     with pytest.raises(InputError, match=f"models 1 and 3 differ in {name}"):
-        average([one, one, replace(one, **changed)])
+        average([one, one, replace(one, **changed)], OVERLAP)
 
 
 def test_no_model_is_refused() -> None:
     with pytest.raises(InputError, match="no model"):
-        average([])
+        average([], OVERLAP)
 
 
 def test_no_curve_is_read_past_its_last_edge() -> None:

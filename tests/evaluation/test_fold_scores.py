@@ -43,7 +43,7 @@ def held_out() -> list[Predictions]:
 def said(held_out: list[Predictions]) -> dict[str, Any]:
     plain = [{"fold": k, "label": f"fold {k}"} for k in range(1, FOLDS + 1)]
     test = [predictions(noise, patients=60, seed=9) for noise in (0.5, 1.0, 2.0)]
-    return summarize(plain, held_out, test, groups=2, bootstrap=30, seed=1)
+    return summarize(plain, held_out, test, average(test, test[1].overlap), groups=2, bootstrap=30, seed=1)
 
 
 def counted(found: Predictions) -> tuple[float, int]:
@@ -124,7 +124,7 @@ def test_the_groups_do_not_change_where_a_folds_risks_are_scaled(held_out: list[
 
 def test_the_test_patients_are_judged_by_each_model_and_the_ensemble(said: dict[str, Any]) -> None:
     models = [predictions(noise, patients=60, seed=9) for noise in (0.5, 1.0, 2.0)]
-    together, test = average(models), said["test"]
+    together, test = average(models, models[1].overlap), said["test"]
     t, e = together.time_days, together.event
     assert test["test_patients"] == test["ensemble"]["patients"] == 60
     assert test["test_patients_sha256"] == hash_of_predicted(models[0])
@@ -137,20 +137,20 @@ def test_the_test_patients_are_judged_by_each_model_and_the_ensemble(said: dict[
     assert test["ensemble - mean of folds"]["difference"] == pytest.approx(
         test["ensemble"]["c_index"] - np.mean(expected)
     )
-    inter, found, reference = np.sum([model.overlap.sum(axis=0) for model in models], axis=0)[0]
+    inter, found, reference = models[1].overlap.sum(axis=0)[0]
     assert test["ensemble"]["dsc"]["tumour"] == pytest.approx(2 * inter / (found + reference))
 
 
 def test_without_test_patients_there_is_no_test(held_out: list[Predictions]) -> None:
     plain = [{"fold": k} for k in range(1, FOLDS + 1)]
-    assert summarize(plain, held_out, [], groups=2, bootstrap=5, seed=0)["test"] is None
+    assert summarize(plain, held_out, [], None, groups=2, bootstrap=5, seed=0)["test"] is None
 
 
 def test_folds_without_a_comparable_pair_are_left_out_of_the_mean(held_out: list[Predictions]) -> None:
     last = int(held_out[0].time_days.argmax())
     alone = Predictions(**{**held_out[0].__dict__, "event": (np.arange(30) == last).astype(np.int64)})
     plain = [{"fold": k} for k in (1, 2)]
-    found = summarize(plain, [alone, held_out[1]], [], groups=2, bootstrap=5, seed=0)
+    found = summarize(plain, [alone, held_out[1]], [], None, groups=2, bootstrap=5, seed=0)
     assert found["folds"][0]["c_index"] is None
     assert found["over_folds"]["c_index"] == {"mean": found["folds"][1]["c_index"], "sd": None, "folds": 1}
     assert found["out_of_fold"]["within_folds"]["c_index"] == found["folds"][1]["c_index"]
@@ -168,13 +168,13 @@ def test_the_table_has_every_patient_with_fold_days_and_group(held_out: list[Pre
         [float(row["days_to_common_horizon"]) for row in rows],
         [int(row["event"]) for row in rows],
     )
-    assert c == pytest.approx(summarize([{}] * 3, held_out, [], 2, 5, 0)["out_of_fold"]["all_pairs"]["c_index"])
+    assert c == pytest.approx(summarize([{}] * 3, held_out, [], None, 2, 5, 0)["out_of_fold"]["all_pairs"]["c_index"])
 
 
 def test_figures_of_the_ensemble_come_with_each_folds() -> None:
     models = [predictions(noise, patients=30) for noise in (0.5, 1.5)]
-    found = ensemble_figures(models, 10, 0)
+    found = ensemble_figures(models, average(models, models[0].overlap), 10, 0)
     assert [row["fold"] for row in found["folds"]] == [1, 2]
     assert set(found["sites"]) == set(models[0].site)
     with pytest.raises(InputError, match="differ in patient"):
-        ensemble_figures([models[0], predictions(0.5, patients=29)], 10, 0)
+        average([models[0], predictions(0.5, patients=29)], models[0].overlap)

@@ -30,11 +30,12 @@ def write_cross_validation(run: Path, tested: bool = True) -> dict[str, Any]:
         folds.append({**facts, "held_out_sha256": hash_of_predicted(found)})
     (run / "folds" / "folds.json").write_text(json.dumps({"folds": folds}))
     head = {"scheme": "3 folds, stratified by event and centre", "split_seed": 7}
-    said = {**head, **summarize(folds, held_out, test, 2, 20, 0)}
+    ensemble = average(test, test[0].overlap) if tested else None
+    said = {**head, **summarize(folds, held_out, test, ensemble, 2, 20, 0)}
     metrics: dict[str, Any] = {"name": "three <folds>", "sites": ["pooled"], "folds": 3, "test": {"patients": 0}}
-    if tested:
+    if ensemble is not None:
         metrics["test"] = said["test"]["ensemble"]
-        average(test).save(run / "predictions.npz")
+        ensemble.save(run / "predictions.npz")
     (run / "cross_validation.json").write_text(json.dumps(said))
     (run / "metrics.json").write_text(json.dumps(metrics))
     return said
