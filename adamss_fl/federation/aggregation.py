@@ -70,28 +70,31 @@ class Average(Stateless):
 
 @dataclass(frozen=True)
 class PooledMoments(Stateless):
-    """Running means and variances of batch norm as the moments of the union of the sites' patients."""
+    """Running means, variances and covariances of norms as the moments of the union of the sites' patients."""
 
     def aggregate(self, current: Weights, contributions: Sequence[Contribution], round: int) -> Weights:
         """mean = sum p_k m_k and var = sum p_k (v_k + (m_k - mean)^2), p_k = n_k / n; other tensors are averaged.
 
-        A variance without its mean raises ValueError.
+        A covariance is merged as sum p_k (C_k + (m_k - mean)(m_k - mean)^T). A variance or covariance without its mean
+        raises ValueError.
         """
         merged: Weights = {}
+        total = sum(part.patients for part in contributions)
         for name, value in current.items():
-            if not name.endswith("running_var"):
+            kind = next((kind for kind in ("running_var", "running_cov") if name.endswith(kind)), None)
+            if kind is None:
                 merged[name] = weighted_mean(contributions, name).astype(value.dtype)
                 continue
-            mean_name = name.removesuffix("running_var") + "running_mean"
+            mean_name = name.removesuffix(kind) + "running_mean"
             if mean_name not in current:
                 raise ValueError(f"{name} cannot be merged without {mean_name}")
             mean = weighted_mean(contributions, mean_name)
-            total = sum(part.patients for part in contributions)
-            variance = np.zeros(value.shape, dtype=np.float64)
+            union = np.zeros(value.shape, dtype=np.float64)
             for part in contributions:
                 spread = part.weights[mean_name].astype(np.float64) - mean
-                variance += (part.patients / total) * (part.weights[name].astype(np.float64) + spread * spread)
-            merged[name] = variance.astype(value.dtype)
+                between = np.outer(spread, spread) if kind == "running_cov" else spread * spread
+                union += (part.patients / total) * (part.weights[name].astype(np.float64) + between)
+            merged[name] = union.astype(value.dtype)
         return merged
 
 

@@ -76,6 +76,7 @@ def _weights_problem(weights: Weights, shared: Weights) -> str | None:
             return f"tensor {name!r} has type {array.dtype}, not {expected.dtype}"
         if np.issubdtype(array.dtype, np.floating) and not bool(np.isfinite(array).all()):
             return f"tensor {name!r} holds a value that is not finite"
-        if name.endswith("running_var") and bool((array < 0).any()):
+        variance = array.diagonal() if name.endswith("running_cov") else array
+        if name.endswith(("running_var", "running_cov")) and bool((variance < 0).any()):
             return f"tensor {name!r} holds a negative variance"
     return None

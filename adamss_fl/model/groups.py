@@ -17,7 +17,7 @@ GROUPS = (
     "norm_statistics",
 )
 
-_NORM_STATISTICS = ("running_mean", "running_var", "running_batches", "num_batches_tracked")
+_NORM_STATISTICS = ("running_mean", "running_var", "running_cov", "running_batches", "num_batches_tracked")
 _BY_PREFIX = (
     ("encoder.pet.", "pet_encoder"),
     ("encoder.ct.", "ct_encoder"),

@@ -14,9 +14,10 @@ class ModelSettings:
     bins : number K of survival time bins.
     tabular : length r of the tabular vector (clinical, radiomics) joined before the survival head.
     dropout : dropout probability in the survival head.
-    pooled : how the pooled decoder features enter the survival head: ``raw`` as published, or ``standardised`` by their
-        own running mean and variance. Patients differ little beside the features' mean, so that raw features are learnt
-        slowly; standardising adds no parameter.
+    pooled : how the pooled decoder features enter the survival head: ``raw`` as published, ``standardised`` by their
+        own running mean and variance, or ``whitened`` by their running covariance too. Patients differ little beside
+        the features' mean, so that raw features are learnt slowly, and features are strongly correlated. Neither adds
+        a parameter.
     gates : ``learnt`` as published, or every gate's weight of the early-fusion stream fixed: ``half`` (0.5), ``early``
         (1: the early-fusion stream alone) or ``late`` (0: the late concatenation of the PET and CT streams alone).
     """
@@ -27,5 +28,5 @@ class ModelSettings:
     bins: int = 10
     tabular: int = 0
     dropout: float = 0.5
-    pooled: Literal["raw", "standardised"] = "raw"
+    pooled: Literal["raw", "standardised", "whitened"] = "raw"
     gates: Literal["learnt", "half", "early", "late"] = "learnt"

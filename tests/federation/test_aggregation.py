@@ -171,6 +171,28 @@ def test_norm_statistics_are_pooled_moments_and_all_else_the_average_unless_sett
     np.testing.assert_allclose(found["bn.running_var"], mean_of(updates, "bn.running_var"), rtol=1e-6)
 
 
+def test_merged_covariances_are_those_of_the_union_by_numpy() -> None:
+    rng = np.random.default_rng(0)
+    sites = {name: rng.normal(shift, 1, size=(n, 3)) for name, n, shift in (("a", 40, 0), ("b", 7, 2), ("c", 21, -1))}
+    parts = [
+        Contribution(
+            name,
+            len(rows),
+            {"x.running_mean": rows.mean(0), "x.running_cov": np.cov(rows, rowvar=False, ddof=0)},
+        )
+        for name, rows in sites.items()
+    ]
+    current = {"x.running_mean": np.zeros(3), "x.running_cov": np.eye(3)}
+    found = PooledMoments().aggregate(current, parts, 1)
+    union = np.concatenate(list(sites.values()))
+    np.testing.assert_allclose(found["x.running_mean"], union.mean(0), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(found["x.running_cov"], np.cov(union, rowvar=False, ddof=0), rtol=1e-12, atol=1e-12)
+    alone = PooledMoments().aggregate(current, parts[:1], 1)
+    np.testing.assert_array_equal(alone["x.running_cov"], parts[0].weights["x.running_cov"])
+    with pytest.raises(ValueError, match=r"without x\.running_mean"):
+        PooledMoments().aggregate({"x.running_cov": np.eye(3)}, parts, 1)
+
+
 def test_each_group_follows_its_own_rule_and_a_local_one_stays_out() -> None:
     groups = {"decoder": PluginSettings("momentum", {"learning_rate": 0.5}), "survival_head": PluginSettings("local")}
     rules = GroupedAggregation(FederationSettings(groups=groups), NAMES)

@@ -1,10 +1,11 @@
-"""The running standardiser of pooled features."""
+"""The running standardiser and whitener of pooled features."""
 
 import numpy as np
 import torch
+from scipy.linalg import fractional_matrix_power
 
 from adamss_fl.model import AdaMSS, ModelSettings, count_parameters, parameter_groups
-from adamss_fl.model.heads import RunningStandardiser
+from adamss_fl.model.heads import RunningStandardiser, RunningWhitener
 
 
 def test_moments_are_plain_averages_at_first_and_exponential_ones_later() -> None:
@@ -44,9 +45,56 @@ def test_a_batch_of_one_patient_keeps_its_difference_from_the_others() -> None:
     assert float(standardise(torch.tensor([[2.3]]))) > 1.5
 
 
+def test_whitening_is_the_root_of_the_shrunk_correlation_by_scipy() -> None:
+    """Against the recursion of the moments in numpy and scipy's matrix power."""
+    whiten = RunningWhitener(3, shrinkage=0.3, momentum=0.1)
+    mean, covariance = np.zeros(3), np.eye(3)
+    rng = np.random.default_rng(0)
+    mixing = np.array([[1.0, 0.9, 0.8], [0.0, 0.3, 0.1], [0.0, 0.0, 0.2]])
+    for batch in range(1, 31):
+        x = 2.0 + 0.1 * rng.normal(size=(4, 3)) @ mixing
+        share = max(1 / batch, 0.1)
+        mean = (1 - share) * mean + share * x.mean(0)
+        covariance = (1 - share) * covariance + share * (x - mean).T @ (x - mean) / 4
+        found = whiten(torch.tensor(x, dtype=torch.float32)).numpy()
+        sd = np.sqrt(np.diag(covariance) + 1e-5)
+        root = fractional_matrix_power(covariance / np.outer(sd, sd) + 0.3 * np.eye(3), -0.5)
+        np.testing.assert_allclose(found, (x - mean) / sd @ root, rtol=2e-3, atol=2e-3)
+    whiten.eval()
+    x = torch.ones(2, 3)
+    assert torch.equal(whiten(x), whiten(x))
+
+
+def test_whitened_features_are_uncorrelated_and_weak_directions_stay_small() -> None:
+    """Closed form: a direction of variance v has v / (v + shrinkage) afterwards."""
+    draws = torch.Generator().manual_seed(0)
+    turn = torch.linalg.qr(torch.randn(4, 4, generator=draws))[0]
+    x = torch.randn(200_000, 4, generator=draws) * torch.tensor([3.0, 1.0, 0.5, 0.05]) @ turn.T
+    whiten = RunningWhitener(4)
+    whiten(x)
+    values = torch.linalg.eigvalsh(torch.corrcoef(x.T))
+    found = torch.linalg.eigvalsh(torch.cov(whiten.eval()(x).T))
+    assert torch.allclose(found, values / (values + 0.5), rtol=1e-2, atol=1e-3)
+
+
+def test_whitening_lets_gradients_through_with_constant_moments() -> None:
+    whiten = RunningWhitener(3)
+    whiten(torch.randn(50, 3, generator=torch.Generator().manual_seed(0)))
+    x = torch.zeros(1, 3, requires_grad=True)
+    whiten.eval()(x)[0, 0].backward()
+    step = whiten(torch.tensor([[1.0, 0.0, 0.0]])) - whiten(torch.zeros(1, 3))
+    assert x.grad is not None
+    assert torch.allclose(x.grad[0, 0], step[0, 0], atol=1e-6)
+
+
 def test_standardising_adds_buffers_to_norm_statistics_and_no_parameter() -> None:
     raw, standardised = (AdaMSS(ModelSettings(width=1, pooled=kind)) for kind in ("raw", "standardised"))
     assert count_parameters(raw) == count_parameters(standardised)
     added = set(standardised.state_dict()) - set(raw.state_dict())
     assert added == {f"survival_head.standardise.running_{name}" for name in ("mean", "var", "batches")}
     assert added <= set(parameter_groups(standardised)["norm_statistics"])
+    whitened = AdaMSS(ModelSettings(width=1, pooled="whitened"))
+    assert count_parameters(raw) == count_parameters(whitened)
+    added = set(whitened.state_dict()) - set(raw.state_dict())
+    assert added == {f"survival_head.standardise.running_{name}" for name in ("mean", "cov", "batches")}
+    assert added <= set(parameter_groups(whitened)["norm_statistics"])
