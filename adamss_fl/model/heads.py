@@ -102,7 +102,7 @@ class RunningWhitener(nn.Module):
             scale = torch.rsqrt(covariance.diagonal() + self.eps)
             values, vectors = torch.linalg.eigh(scale[:, None] * covariance * scale)
             root = (vectors * torch.rsqrt(values.clamp_min(0) + self.shrinkage)) @ vectors.T
-            whiten = (scale[:, None] * root).to(x.dtype)
+            whiten: Tensor = (scale[:, None] * root).to(x.dtype)
         return (x - self.running_mean) @ whiten
 
 

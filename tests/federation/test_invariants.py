@@ -38,11 +38,13 @@ def assert_equal_bits(first: Weights, second: Weights) -> None:
     assert [name for name in first if not np.array_equal(first[name], second[name])] == []
 
 
+@pytest.mark.parametrize("pooled", ["raw", "whitened"])
 @pytest.mark.parametrize("preset", ["sequential", "per-round"])
-def test_one_site_federation_equals_centralized(preset: str, tmp_path: Path) -> None:
+def test_one_site_federation_equals_centralized(preset: str, pooled: Any, tmp_path: Path) -> None:
     """Invariant 1: the same weights, bit for bit, whatever else the federation's settings say."""
     federation = FederationSettings(groups={"fusion_gates": PluginSettings("average")}, attempts=2)
     task = make_task(preset=preset, federation=federation)
+    task = replace(task, model=replace(task.model, pooled=pooled))
     data = {"alone": make_data("alone")}
     assert_equal_bits(train(task, data, tmp_path / "a"), train(centralized(task), data, tmp_path / "b"))
 
