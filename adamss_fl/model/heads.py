@@ -33,43 +33,55 @@ class SegmentationHead(nn.Module):
         return at_least_fp32(keep_layout(self.conv(feature)))
 
 
-class RunningStandardiser(nn.Module):
-    """(x - mean) / sd per feature with running moments, in training and evaluation alike.
+class RunningMoments(nn.Module):
+    """Base of what conditions pooled features by running moments: their mean, and how far a batch moves the moments.
 
-    Unlike batch norm it does not use the batch's own moments, which a batch of few patients leaves too little of the
-    differences between patients; gradients take the moments as constants. It has no parameter.
+    Moments are used in training and evaluation alike, and are constants for the gradient; there is no parameter. Unlike
+    batch norm it does not use the batch's own moments, which a batch of few patients leaves too little of the
+    differences between patients.
 
     The first 1 / momentum batches count equally: features have a standard deviation of about 0.1, to which an average
     that starts at 1 and forgets by 0.05 a batch takes a hundred batches, more than a site sees in several rounds.
     """
 
-    def __init__(self, features: int, momentum: float = 0.05, eps: float = 1e-5) -> None:
+    def __init__(self, features: int, momentum: float, eps: float) -> None:
         super().__init__()
         self.momentum = momentum
         self.eps = eps
         self.running_mean: Tensor
-        self.running_var: Tensor
         self.running_batches: Tensor
         self.register_buffer("running_mean", torch.zeros(features))
-        self.register_buffer("running_var", torch.ones(features))
         self.register_buffer("running_batches", torch.zeros(1))  # a float, so that sites' counts are averaged too
+
+    def move_mean(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Count the batch ``x`` (B,F) and move the mean; gives ``x`` less the new mean, and the batch's share (1,)."""
+        self.running_batches.add_(1)
+        share = (1 / self.running_batches).clamp_min_(self.momentum)
+        self.running_mean.lerp_(x.mean(0), share)
+        return x - self.running_mean, share
+
+
+class RunningStandardiser(RunningMoments):
+    """(x - mean) / sd per feature with running moments."""
+
+    def __init__(self, features: int, momentum: float = 0.05, eps: float = 1e-5) -> None:
+        super().__init__(features, momentum, eps)
+        self.running_var: Tensor
+        self.register_buffer("running_var", torch.ones(features))
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (B,F) -> (B,F); in training the moments first move towards those of ``x`` (any B, also 1)."""
         if self.training:
             with torch.no_grad():
-                self.running_batches.add_(1)
-                share = (1 / self.running_batches).clamp_min_(self.momentum)
-                self.running_mean.lerp_(x.mean(0), share)
-                self.running_var.lerp_((x - self.running_mean).square().mean(0), share)
+                centred, share = self.move_mean(x)
+                self.running_var.lerp_(centred.square().mean(0), share)
         return (x - self.running_mean) * torch.rsqrt(self.running_var + self.eps)
 
 
-class RunningWhitener(nn.Module):
+class RunningWhitener(RunningMoments):
     """Standardised features made uncorrelated: (x - mean) / sd times (R + shrinkage)^(-1/2), R being their correlation.
 
-    Running moments, constant for the gradient, in training and evaluation alike, with the first 1 / momentum batches
-    counted equally, as in :class:`RunningStandardiser`. Pooled features are strongly correlated (one direction, the
+    Pooled features are strongly correlated (one direction, the
     tumour's size, holds some 60 % of their variance), and an optimiser with a step size per weight, such as Adam, then
     moves far along that direction and overfits it. Here a direction of variance v (in units of one standardised
     feature) leaves with v / (v + shrinkage): the strong ones alike, and those in which patients hardly differ small, as
@@ -78,25 +90,16 @@ class RunningWhitener(nn.Module):
     """
 
     def __init__(self, features: int, shrinkage: float = 0.5, momentum: float = 0.05, eps: float = 1e-5) -> None:
-        super().__init__()
+        super().__init__(features, momentum, eps)
         self.shrinkage = shrinkage
-        self.momentum = momentum
-        self.eps = eps
-        self.running_mean: Tensor
         self.running_cov: Tensor
-        self.running_batches: Tensor
-        self.register_buffer("running_mean", torch.zeros(features))
         self.register_buffer("running_cov", torch.eye(features))
-        self.register_buffer("running_batches", torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (B,F) -> (B,F); in training the moments first move towards those of ``x`` (any B, also 1)."""
         with torch.no_grad():
             if self.training:
-                self.running_batches.add_(1)
-                share = (1 / self.running_batches).clamp_min_(self.momentum)
-                self.running_mean.lerp_(x.mean(0), share)
-                centred = x - self.running_mean
+                centred, share = self.move_mean(x)
                 self.running_cov.lerp_(centred.T @ centred / len(x), share)
             covariance = self.running_cov.double()
             scale = torch.rsqrt(covariance.diagonal() + self.eps)
