@@ -99,15 +99,22 @@ def load_all_data(
 
 
 def run_centralized(
-    config: RunConfig, data: Mapping[str, SiteData], out: Path, progress: Progress | None = None
+    config: RunConfig,
+    data: Mapping[str, SiteData],
+    out: Path,
+    progress: Progress | None = None,
+    stage_one: Path | None = None,
 ) -> dict[str, Any]:
-    """Train one site alone, or the patients of several pooled, into ``out``; returns the run's metrics."""
+    """Train one site alone, or the patients of several pooled, into ``out``; returns the run's metrics.
+
+    stage_one : folder of a run whose stage I this one begins with, see ``federation.stage_one``.
+    """
     task = centralized(task_of(config))
     name, own = next(iter(data.items())) if len(data) == 1 else (POOLED, pool(data))
     refuse_other_run(out, task, (name,), config)
     keep_config(config, out)
     site = Site(name, lambda: own, task, out / "sites" / name, progress)
-    metrics = run_task(task, LocalSites([site]), out, trackers=build_trackers(config))
+    metrics = run_task(task, LocalSites([site]), out, trackers=build_trackers(config), stage_one=stage_one)
     if own.test:
         survival, segmentation, state = final_weights(out)
         edges, tabular = state["edges_days"], state.get("tabular")

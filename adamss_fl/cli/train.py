@@ -25,6 +25,13 @@ def train(
         int | None,
         typer.Option(min=0, help="With --folds: folds trained at once, in processes; 0, the default, fits the cores."),
     ] = None,
+    stage_one: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Begin with the stage I of this run, which has the same settings up to stage II, and train stage II.",
+        ),
+    ] = None,
     overrides: SetOption = [],  # noqa: B006 - typer reads the default, nothing changes it
     json: JsonOption = False,
 ) -> None:
@@ -33,6 +40,8 @@ def train(
     Example: adamss-fl train configs/demo.yaml --site hospital-1 --out runs/hospital-1
 
     Example: adamss-fl train configs/demo.yaml --folds 5 --out runs/five-folds
+
+    Example: adamss-fl train configs/demo.yaml --stage-one runs/first --set stages.transfer=encoder --out runs/second
     """
     from adamss_fl.assembly import load_all_data, run_centralized
     from adamss_fl.config import load_config
@@ -40,6 +49,8 @@ def train(
 
     if folds is None and jobs is not None:
         raise InputError("--jobs: one run is trained in one process; give --jobs together with --folds")
+    if folds is not None and stage_one is not None:
+        raise InputError("--stage-one: every fold trains a stage I of its own; give either --folds or --stage-one")
     scheme = None if folds is None else _scheme(folds)
     settings = load_config(config, overrides)
     with following("train") as report:
@@ -47,7 +58,7 @@ def train(
         if scheme is not None:
             result = run_cross_validation(settings, data, out, scheme, report, jobs or 0)
         else:
-            metrics = run_centralized(settings, data, out, report)
+            metrics = run_centralized(settings, data, out, report, stage_one)
     if scheme is not None:
         emit({"run": out, **(_summary(result) if json else _tables(result))}, json)
         return

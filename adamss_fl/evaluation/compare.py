@@ -73,12 +73,21 @@ def task_of_arm(arm: Arm, task: Task) -> tuple[Task, tuple[str, ...]]:
     return centralized(task), (POOLED,) if arm.kind == "pooled" else arm.sites
 
 
-def train_arm(arm: Arm, task: Task, data: Mapping[str, SiteData], progress: Progress | None = None) -> None:
-    """Train one arm in this process, or go on with it, or do nothing where it is finished."""
+def train_arm(
+    arm: Arm,
+    task: Task,
+    data: Mapping[str, SiteData],
+    progress: Progress | None = None,
+    stage_one: Path | None = None,
+) -> None:
+    """Train one arm in this process, or go on with it, or do nothing where it is finished.
+
+    stage_one : folder of a run whose stage I the arm begins with, see ``federation.stage_one``.
+    """
     own_task, names = task_of_arm(arm, task)
     known = {POOLED: pool(data)} if arm.kind == "pooled" else data
     sites = [_site(name, own_task, known[name], arm.folder, progress) for name in names]
-    run_federation(own_task, LocalSites(sites), arm.folder, evaluate_test=False)
+    run_federation(own_task, LocalSites(sites), arm.folder, evaluate_test=False, stage_one=stage_one)
 
 
 def predict_arm(arm: Arm, task: Task, data: Mapping[str, SiteData], progress: Progress | None = None) -> Predictions:

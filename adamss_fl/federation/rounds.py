@@ -30,6 +30,7 @@ class RunIdentity:
     run : its name; edges_days : time bins; fingerprint : hash of its task.
     tabular : the encoding of clinical columns and radiomics features as a plain mapping, None where there is none.
     trained_on : number of training patients and ranges of their images, see ``federation.inputs``.
+    stage_one : hash of all that decides the model after stage I, see ``federation.stage_one``.
     """
 
     run: str
@@ -37,6 +38,7 @@ class RunIdentity:
     fingerprint: str = ""
     tabular: Mapping[str, Any] | None = None
     trained_on: Mapping[str, Any] = field(default_factory=dict)
+    stage_one: str | None = None
 
     def settings(self) -> dict[str, Any]:
         """The settings of an instruction that the model cannot be applied without."""
@@ -156,6 +158,7 @@ class Rounds:
             **identity.settings(),
             "fingerprint": identity.fingerprint,
             "trained_on": dict(identity.trained_on),
+            "stage_one": identity.stage_one,
             "stages": list(round_.stages),
         }
         self.checkpoints.save(

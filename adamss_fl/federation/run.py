@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,8 @@ from adamss_fl.federation.inputs import merge_trained_on
 from adamss_fl.federation.merging import merge_evaluations
 from adamss_fl.federation.messages import Reply, Sites, Weights
 from adamss_fl.federation.rounds import Rounds, RunIdentity
-from adamss_fl.federation.task import Task
+from adamss_fl.federation.stage_one import inherit_stage_one, stage_one_fingerprint
+from adamss_fl.federation.task import Task, fingerprint
 from adamss_fl.model import AdaMSS, architecture_hash, parameter_groups, to_weights
 from adamss_fl.radiomics.encoding import TabularEncoding
 from adamss_fl.survival import TimeGrid
@@ -35,15 +35,23 @@ _EVENT_RANGE_DAYS = 9000.0
 
 
 def run_federation(
-    task: Task, sites: Sites, out: Path, *, trackers: Sequence[Tracker] = (), evaluate_test: bool = True
+    task: Task,
+    sites: Sites,
+    out: Path,
+    *,
+    trackers: Sequence[Tracker] = (),
+    evaluate_test: bool = True,
+    stage_one: Path | None = None,
 ) -> dict[str, Any]:
     """Train ``task`` over ``sites`` and keep everything under ``out``; returns what ``metrics.json`` then holds.
 
     A folder that holds the same task unfinished is continued from its newest checkpoint, a finished one is returned as
-    it is. ``evaluate_test`` : ask the sites for figures on their test patients at the end.
+    it is. ``evaluate_test`` : ask the sites for figures on their test patients at the end. ``stage_one`` : folder of a
+    run whose stage I a new run begins with, see ``federation.stage_one``; one that goes on has its own by then.
 
-    Raises InputError where the folder holds another task, a site has too few patients or another architecture, or the
-    time bins cannot be made; :class:`~adamss_fl.federation.rounds.QuorumLost` where too few sites answer.
+    Raises InputError where the folder holds another task, a site has too few patients or another architecture, the time
+    bins cannot be made, or ``stage_one`` holds another stage I; :class:`~adamss_fl.federation.rounds.QuorumLost` where
+    too few sites answer.
     """
     metrics_path = out / "metrics.json"
     checkpoints = Checkpoints(out / "checkpoints")
@@ -56,7 +64,7 @@ def run_federation(
     for tracker in trackers:
         tracker.start(out, asdict(task))
     if start is None:
-        start = _begin(task, sites, checkpoints, events)
+        start = _begin(task, sites, checkpoints, events, stage_one)
     else:
         events.write("resume", start.round)
     rounds = _rounds(task, sites, checkpoints, events, start)
@@ -73,12 +81,6 @@ def initial_weights(task: Task, tabular: Mapping[str, Any] | None = None) -> Wei
     """The weights every run of this seed, model and tabular encoding starts from."""
     torch.manual_seed(derive_seed(task.seed, "initial weights"))
     return to_weights(AdaMSS(task.network(tabular)))
-
-
-def fingerprint(task: Task, sites: Sequence[str]) -> str:
-    """Hash of all that decides a run's result: the task and the sites' names."""
-    plain = json.dumps({"task": asdict(task), "sites": sorted(sites)}, sort_keys=True, default=str)
-    return hashlib.sha256(plain.encode()).hexdigest()
 
 
 def refuse_other_task(out: Path, task: Task, sites: Sequence[str]) -> None:
@@ -107,18 +109,20 @@ def _rounds(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog
             fingerprint(task, sites.names),
             start.state["tabular"],
             start.state.get("trained_on", {}),
+            start.state.get("stage_one"),
         ),
         task.validate_every,
         task.stages.transfer,
     )
 
 
-def _begin(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog) -> Checkpoint:
+def _begin(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog, stage_one: Path | None) -> Checkpoint:
     identity: dict[str, Any] = {
         "run": uuid.uuid4().hex,
         "edges_days": [],
         "tabular": None,
         "fingerprint": fingerprint(task, sites.names),
+        "stage_one": stage_one_fingerprint(task, sites.names),
         "stages": [],
     }
     rounds = _rounds(task, sites, checkpoints, events, Checkpoint(0, {}, {}, identity))
@@ -143,8 +147,13 @@ def _begin(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog)
     plain = None if tabular is None else tabular.plain()
     state = {**identity, "edges_days": list(edges), "tabular": plain, "trained_on": trained_on}
     start = Checkpoint(0, initial_weights(task, plain), {}, state)
+    inherited = None if stage_one is None else inherit_stage_one(stage_one, task, sites.names, start)
     checkpoints.save(start, pin=True)
-    return start
+    if inherited is None:
+        return start
+    checkpoints.save(inherited, pin=True)
+    events.write("stage_one", inherited.round, run=inherited.state["stage_one_of"])
+    return inherited
 
 
 def _train(task: Task, rounds: Rounds, start: Checkpoint) -> Weights:

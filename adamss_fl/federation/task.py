@@ -1,7 +1,9 @@
 """What every site and the server of a run agree on."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from adamss_fl.cohort.settings import SplitSettings
@@ -40,3 +42,9 @@ class Task:
         if tabular is None:
             return self.model
         return replace(self.model, tabular=TabularEncoding.from_plain(tabular).length)
+
+
+def fingerprint(task: Task, sites: Sequence[str]) -> str:
+    """Hash of all that decides a run's result: the task and the sites' names."""
+    plain = json.dumps({"task": asdict(task), "sites": sorted(sites)}, sort_keys=True, default=str)
+    return hashlib.sha256(plain.encode()).hexdigest()

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from adamss_fl.errors import InputError
 from adamss_fl.model import AdaMSS, ModelSettings
+from adamss_fl.model.heads import FOREGROUND_PRIOR, SegmentationHead
 
 SMALL = ModelSettings(width=1, bins=4, dropout=0.0)
 
@@ -145,3 +146,15 @@ def test_single_voxel_level_is_refused_where_its_norm_has_no_answer() -> None:
 def test_impossible_settings_are_refused_by_name(settings: ModelSettings) -> None:
     with pytest.raises(InputError, match=r"model\.(width|bins|tabular|dropout): "):
         AdaMSS(settings)
+
+
+@pytest.mark.parametrize("width", [1, 2, 8])
+def test_no_map_starts_below_the_prior_whatever_the_seed(width: int) -> None:
+    """A map that starts with negative weights on features that are never negative stays empty."""
+    for seed in range(20):
+        torch.manual_seed(seed)
+        head = SegmentationHead(ModelSettings(width=width))
+        features = torch.randn(2, 2 * width, 4, 4, 4).relu()
+        found = torch.sigmoid(head(features))
+        assert found.min() >= FOREGROUND_PRIOR - 1e-6
+        assert found.mean() < 0.5
