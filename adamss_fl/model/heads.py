@@ -24,7 +24,7 @@ class SegmentationHead(nn.Module):
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.conv = Conv3d(2 * settings.width, MASKS, 1)
-        # Every voxel starts as foreground with a probability near 0.01 (Lin et al., ICCV 2017, section 4.1): from 0.5 the
+        # Every voxel starts as foreground with probability near 0.01 (Lin et al., ICCV 2017, section 4.1): from 0.5 the
         # many background voxels first drive small maps to zero, from where the nodes seldom come back. Features are
         # never negative, so that a map whose few weights happen to be negative would start, and stay, below that too.
         nn.init.constant_(cast(Tensor, self.conv.bias), math.log(FOREGROUND_PRIOR / (1 - FOREGROUND_PRIOR)))
