@@ -92,14 +92,22 @@ def is_done(options: argparse.Namespace, seed: int, name: str) -> bool:
 
 
 def train_and_predict(
-    options: argparse.Namespace, seed: int, name: str, arm: Arm, task: Task, data: Mapping[str, SiteData]
+    options: argparse.Namespace,
+    seed: int,
+    name: str,
+    arm: Arm,
+    task: Task,
+    data: Mapping[str, SiteData],
+    stage_one: Path | None = None,
 ) -> str:
     """Train one arm and keep its predictions and its time; returns a line for the log.
+
+    stage_one : folder of an arm with the same stage I, from which this one goes on.
 
     Raises RuntimeError where the arm is to have a tabular vector and was trained without.
     """
     start, cpu_start = time.perf_counter(), time.process_time()
-    train_arm(arm, task, data)
+    train_arm(arm, task, data, stage_one=stage_one)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     if task.tabular.used and final_weights(arm.folder)[2].get("tabular") is None:
         raise RuntimeError(f"{name}: trained without the tabular vector that its configuration asks for")

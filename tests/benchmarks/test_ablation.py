@@ -51,6 +51,14 @@ def test_arms_that_need_the_tabular_vector_come_last(configurations: dict[str, R
     assert sum(used) == 3
 
 
+def test_arms_that_differ_in_stage_two_alone_share_stage_one(script: Any, tmp_path: Path) -> None:
+    options = argparse.Namespace(config=BENCHMARKS / "ablation.yaml", out=tmp_path, seeds=[0])
+    origins = script.origins(options, list(script.ARMS))
+    inherits = {name for name, origin in origins.items() if origin != name}
+    assert {origins[name] for name in inherits} == {"full"}
+    assert inherits == {name for name in script.ARMS if name.startswith(("transfer", "with "))}
+
+
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [(-0.01, 0.02, "noise"), (0.0, 0.02, "noise"), (0.001, 0.02, "better than full"), (-0.2, -0.1, "worse than full")],
