@@ -4,7 +4,7 @@
 
 Per seed a new phantom (new patients) and new weights; within a seed all arms have the same patients, start weights and
 passes over each patient. Arms that would train the very same stage I train it once. C' is (C - 0.5) / (oracle C - 0.5).
-A difference to ``full`` has a 95 % interval from the same resampled test patients for both, within each seed; the pooled
+A difference to ``full`` has a 95 % interval from the same resampled test patients for both, by seed; the pooled
 one is the mean over seeds. It covers chance in the test patients and not in training: ``transfer none`` and ``stage II
 alone`` train alike but for the random numbers, so the difference between these two shows how much chance in training
 does.
