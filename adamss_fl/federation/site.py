@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -40,7 +39,6 @@ from adamss_fl.plugins import create
 from adamss_fl.survival import TimeGrid, concordance_counts
 from adamss_fl.training import Inference, StageWork, infer, train_stage
 from adamss_fl.training.seeds import derive_seed
-from adamss_fl.training.shared_norms import normalised_by, running_statistics, were_trained
 from adamss_fl.training.stage import HEADS_OF, NonFiniteLoss
 from adamss_fl.training.tensors import device_of
 
@@ -168,12 +166,7 @@ class Site:
         samples = self._features(instruction.run).attach(self.data.train, settings.get("tabular"))
         kept: Weights = {name: array for name, array in private.items() if name.startswith("optimizer/")}
         figures: dict[str, Any] = {"patients": len(self.data.train), "steps": 0}
-        received = running_statistics(model)
-        for number, stage in enumerate(settings["stages"]):
-            own_settings = getattr(self.task.stages, stage)
-            # After a stage I of this same round the running statistics are this site's; a head that is trained on them
-            # would meet those of all sites only when the round is over.
-            alike = number > 0 and own_settings.norm_statistics == "frozen" and were_trained(received)
+        for stage in settings["stages"]:
             prefix = f"optimizer/{stage}/"
             work = StageWork(
                 stage=stage,
@@ -183,18 +176,17 @@ class Site:
                 steps=settings.get("steps"),
             )
             try:
-                with normalised_by(model, received) if alike else nullcontext():
-                    result = train_stage(
-                        model,
-                        samples,
-                        work,
-                        own_settings,
-                        self.task.runtime,
-                        grid=grid,
-                        augmentations=self._augmentations,
-                        optimizer={name.removeprefix(prefix): kept[name] for name in kept if name.startswith(prefix)},
-                        on_step=self._on_step(f"round {instruction.round}, {stage}"),
-                    )
+                result = train_stage(
+                    model,
+                    samples,
+                    work,
+                    getattr(self.task.stages, stage),
+                    self.task.runtime,
+                    grid=grid,
+                    augmentations=self._augmentations,
+                    optimizer={name.removeprefix(prefix): kept[name] for name in kept if name.startswith(prefix)},
+                    on_step=self._on_step(f"round {instruction.round}, {stage}"),
+                )
             except NonFiniteLoss as error:
                 raise SiteFailure("non_finite_loss") from error
             kept.update({prefix + name: array for name, array in result.optimizer.items()})

@@ -22,8 +22,7 @@ class StageSettings:
     clip_norm : largest norm of the gradient; 0 leaves it as it is.
     proximal_mu : FedProx: mu/2 * |w - w_global|^2 is added to the loss; 0 turns it off.
     norm_statistics : ``batch`` normalises by each batch, as published; ``frozen`` by the running statistics, which then
-        stay as they are (after another stage of the same round by those that the round began with, the same at every
-        site). A batch of few patients hides from the survival head what it reads, the mean of a feature map.
+        stay as they are. A batch of few patients hides from the survival head what it reads, the mean of a feature map.
     """
 
     learning_rate: float = 1e-4
