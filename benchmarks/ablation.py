@@ -14,6 +14,7 @@ Finished seeds and arms are kept, so an interrupted benchmark goes on where it s
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,15 @@ ARMS: Mapping[str, tuple[str, ...]] = {
 
 def main() -> None:
     """Run the benchmark and print its table."""
-    parser = shared.options_of(__doc__, "ablation", patients=250)
+    parser = shared.options_of(__doc__, "ablation", patients=200)
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=list(ARMS), help="arms beside full")
     options = parser.parse_args()
     names = [name for name in ARMS if name == FULL or name in options.arms]
     origin = origins(options, names)
-    for goes_on in (False, True):
-        shared.train_all(options, [name for name in names if (origin[name] != name) == goes_on], run_job)
+    for seed in options.seeds:  # a seed whole before the next one, and stages I before those that go on from them
+        own = argparse.Namespace(**{**vars(options), "seeds": [seed]})
+        for goes_on in (False, True):
+            shared.train_all(own, [name for name in names if (origin[name] != name) == goes_on], run_job)
     done = [name for name in names if all(shared.is_done(options, seed, name) for seed in options.seeds)]
     results = {seed: shared.figures_of(options, seed, done) for seed in options.seeds}
     gaps = {name: differences(options, name) for name in done if name != FULL}

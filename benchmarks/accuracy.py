@@ -64,9 +64,12 @@ def run_job(job: shared.Job) -> str:
     config = shared.configuration(options, seed)
     data: Mapping[str, SiteData] = load_all_data(config, folder)
     task, arm = arm_of(config, name, tuple(data), folder)
+    stage_one: Path | None = None
     if name.endswith("shuffled"):
         data = with_shuffled_outcomes(data, seed)
-    return shared.train_and_predict(options, seed, name, arm, task, data)
+        pooled = shared.arm_folder(options, seed, "pooled")  # which sees no outcome in stage I
+        stage_one = pooled if shared.is_done(options, seed, "pooled") else None
+    return shared.train_and_predict(options, seed, name, arm, task, data, stage_one)
 
 
 def arm_of(config: RunConfig, name: str, sites: tuple[str, ...], folder: Path) -> tuple[Task, Arm]:
