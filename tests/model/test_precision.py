@@ -30,7 +30,9 @@ def gradients(precision: str, seed: int) -> dict[str, Tensor]:
         for name, parameter in model.named_parameters():
             if ".contrast." in name:
                 parameter += 0.1 * torch.randn(parameter.shape)
-        # Heads that have learnt, not heads at rest, which pass hardly any gradient on.
+        # Heads that have learnt, not heads at rest, which pass hardly any gradient on: a segmentation head whose
+        # weights are all of one sign sends back a nearly constant gradient, of which the norms leave but the rounding.
+        torch.nn.init.kaiming_normal_(model.segmentation_head.conv.weight, nonlinearity="relu")
         torch.nn.init.kaiming_normal_(model.survival_head.output.weight, nonlinearity="linear")
         for bias in (model.survival_head.output.bias, model.segmentation_head.conv.bias):
             torch.nn.init.zeros_(bias)  # type: ignore[arg-type]
@@ -45,33 +47,38 @@ def gradients(precision: str, seed: int) -> dict[str, Tensor]:
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
+def gradients_of_seeds(precision: str, seeds: range) -> dict[str, Tensor]:
+    """``gradients`` of the seeds side by side: where a kernel nearly cancels in one net, it does not in the next."""
+    each = [gradients(precision, seed) for seed in seeds]
+    return {name: torch.stack([one[name] for one in each], -1) for name in each[0]}
+
+
 def kernel_agreement(exact: dict[str, Tensor], low: dict[str, Tensor]) -> dict[str, tuple[float, float]]:
     """(cosine, ratio of norms) against fp32 for every 3x3x3 kernel."""
     return {
         name: (float((a * low[name]).sum() / (a.norm() * low[name].norm())), float(low[name].norm() / a.norm()))
         for name, a in exact.items()
-        if a.shape[2:] == (3, 3, 3)
+        if a.shape[2:5] == (3, 3, 3)
     }
 
 
 def fits(cosine: float, ratio: float) -> bool:
-    return cosine > 0.6 and 0.6 < ratio < 1.6
+    return cosine > 0.6 and 0.6 < ratio < 1.5
 
 
 def flat(gradients_by_name: dict[str, Tensor]) -> Tensor:
     return torch.cat([gradients_by_name[name].flatten() for name in sorted(gradients_by_name)])
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_bfloat16_gradient_of_every_parameter_agrees_with_fp32(seed: int) -> None:
-    """The bounds are what rounding alone gives: rounding each convolution's input and output has cosines of 0.77 up."""
-    exact, low = gradients("fp32", seed), gradients("bf16", seed)
+def test_bfloat16_gradient_of_every_parameter_agrees_with_fp32() -> None:
+    """The bounds are what rounding alone gives: over eight nets a kernel's cosine is 0.83 up."""
+    exact, low = (gradients_of_seeds(precision, range(8)) for precision in ("fp32", "bf16"))
     assert exact.keys() == low.keys()
     a, b = flat(exact), flat(low)
-    assert float((a * b).sum() / (a.norm() * b.norm())) > 0.97
-    assert float(b.norm() / a.norm()) == pytest.approx(1, abs=0.03)
+    assert float((a * b).sum() / (a.norm() * b.norm())) > 0.96
+    assert float(b.norm() / a.norm()) == pytest.approx(1, abs=0.05)
     apart = {name: float((exact[name] - low[name]).norm() / a.norm()) for name in exact}
-    assert max(apart.values()) < 0.1, max(apart.items(), key=lambda item: item[1])
+    assert max(apart.values()) < 0.2, max(apart.items(), key=lambda item: item[1])
     for name, (cosine, ratio) in kernel_agreement(exact, low).items():
         assert fits(cosine, ratio), f"{name}: cosine {cosine:.3f}, ratio of norms {ratio:.3f}"
 
@@ -80,9 +87,9 @@ def test_without_the_guard_level_five_kernels_are_wrong(monkeypatch: pytest.Monk
     """The check above sees the trap: with the guard taken out some kernel of the deepest level fails it."""
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("bfloat16 convolutions do not go to oneDNN here")
-    exact = gradients("fp32", 0)
+    exact = gradients_of_seeds("fp32", range(2))
     monkeypatch.setattr(blocks_module, "needs_fp32_convolution", lambda x, kernel: False)
-    agreement = kernel_agreement(exact, gradients("bf16", 0))
+    agreement = kernel_agreement(exact, gradients_of_seeds("bf16", range(2)))
     wrong = {name for name, (cosine, ratio) in agreement.items() if not fits(cosine, ratio)}
     assert any("level5" in name for name in wrong)
 
