@@ -5,7 +5,7 @@
 Per seed a new phantom (three hospitals, new patients) and new weights; the settings were chosen on seeds 0 to 13. Arms:
 pooled, federated in both round plans, each hospital alone, federated without stage I, and pooled with outcomes shuffled
 among patients. All arms have the same hyper-parameters, start weights, schedule, passes over each patient and test
-patients. C' is (C - 0.5) / (oracle C - 0.5). Finished seeds and arms are kept, so an interrupted benchmark goes on
+patients, but that the per-round arm's stage II waits for stage I (see :data:`PER_ROUND`). C' is (C - 0.5) / (oracle C - 0.5). Finished seeds and arms are kept, so an interrupted benchmark goes on
 where it stopped.
 """
 
@@ -32,6 +32,8 @@ from adamss_fl.imaging import Sample
 from adamss_fl.survival import paired_difference
 
 PLANS = ("sequential", "per-round")
+PER_ROUND = ("stages.survival.learning_rate=1e-5", "stages.survival.drops=[10.0, 2.5]")
+"""Where both stages are trained in every round, stage II has a tenth of its rate until stage I's rate first drops."""
 
 
 def main() -> None:
@@ -61,7 +63,7 @@ def run_job(job: shared.Job) -> str:
     if shared.is_done(options, seed, name):
         return f"seed {seed}: {name}: kept"
     folder = shared.seed_folder(options, seed)
-    config = shared.configuration(options, seed)
+    config = shared.configuration(options, seed, PER_ROUND if name.endswith("per-round") else ())
     data: Mapping[str, SiteData] = load_all_data(config, folder)
     task, arm = arm_of(config, name, tuple(data), folder)
     stage_one: Path | None = None
