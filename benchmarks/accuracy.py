@@ -31,7 +31,6 @@ from adamss_fl.federation.task import Task
 from adamss_fl.imaging import Sample
 from adamss_fl.survival import paired_difference
 
-PLANS = ("sequential", "per-round")
 PER_ROUND = ("stages.survival.learning_rate=1e-5", "stages.survival.drops=[10.0, 2.5]")
 """Where both stages are trained in every round, stage II has a tenth of its rate until stage I's rate first drops."""
 
