@@ -10,6 +10,8 @@ SuperLink running; ``adamss-fl simulate`` runs the same app and leaves nothing.
 """
 
 import logging
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from flwr.app import Context
@@ -17,6 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from adamss_fl.errors import AdamssError
 from client.paths import run_files
+from server.deployed import read_registered, run_name, state_folder
 from server.grid_sites import GridSites
 
 log = logging.getLogger("flwr")
@@ -32,22 +35,56 @@ def server_app(config: str = "", out: str = "") -> ServerApp:
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        from adamss_fl.assembly import run_federation
-        from adamss_fl.config import load_config
-
         run_config: dict[str, Any] = {**context.run_config, **{key: value for key, value in given.items() if value}}
-        try:
-            files = run_files(run_config)
-            settings = load_config(files.config)
-            names = [site.name for site in settings.sites]
-            sites = GridSites(grid, names, float(run_config.get("join-seconds", 60)))
-            run_federation(settings, sites, files.out)
-            log.info("the run is in %s", files.out)
-        except AdamssError as failure:
-            log.error("%s", failure)
-            raise
+        state = state_folder()
+        if state is not None:
+            _run_deployed(grid, run_config, state)
+        else:
+            _run_simulated(grid, run_config)
 
     return app
+
+
+def _run_simulated(grid: Grid, run_config: Mapping[str, Any]) -> None:
+    """Run the configuration file that the run configuration names, with the sites that the nodes say they are."""
+    from adamss_fl.assembly import run_federation
+    from adamss_fl.config import load_config
+
+    try:
+        files = run_files(run_config)
+        settings = load_config(files.config)
+        names = [site.name for site in settings.sites]
+        sites = GridSites(grid, names, float(run_config.get("join-seconds", 60)))
+        run_federation(settings, sites, files.out)
+        log.info("the run is in %s", files.out)
+    except AdamssError as failure:
+        log.error("%s", failure)
+        raise
+
+
+def _run_deployed(grid: Grid, run_config: Mapping[str, Any], state: Path) -> None:
+    """Run or carry on a submission with the sites whose keys are registered, and note how it ended."""
+    from adamss_fl.assembly import run_federation
+    from adamss_fl.config import load_config
+    from adamss_fl.deployment.submissions import Submissions, outcome_of
+
+    submissions, name = Submissions(state), run_name(run_config)
+    out = submissions.folder(name)
+    failure: AdamssError | None = None
+    try:
+        settings = load_config(out / "task.yaml")
+        sites = GridSites(
+            grid,
+            [site.name for site in settings.sites],
+            float(run_config.get("join-seconds", 60)),
+            keys=read_registered(state),
+            quorum=settings.federation.min_sites,
+        )
+        run_federation(settings, sites, out)
+    except AdamssError as error:
+        failure = error
+        log.error("%s", error)
+    submissions.end(name, outcome_of(failure))
 
 
 app = server_app()

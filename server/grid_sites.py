@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Message, RecordDict
@@ -31,26 +31,43 @@ class _Asked:
 class GridSites:
     """Every node of a Flower run as one site.
 
-    A node gives its site's name once, when it is first met; from then on that name is the node's, whatever its replies
-    say. Each broadcast sends one message a node, and takes the replies one by one until all are in or the deadline has
+    In a simulation a node gives its site's name once, when it is first met; from then on that name is the node's,
+    whatever its replies say. In a deployed federation a node is the site under whose name its key is registered, and
+    never what it says of itself; sites may come and go. Each broadcast sends one message a node, and takes the replies one by one until all are in or the deadline has
     passed. A reply counts only if it answers exactly this instruction (kind, run, round, attempt).
 
     grid : Flower's Grid of the run.
     expected : names of the sites that must be there, each exactly once.
     join_seconds : how long to wait for the nodes to connect and to give their names.
+    keys : each site's public key (PEM) in a deployed federation; None in a simulation.
+    quorum : how many sites must have connected by then in a deployed federation.
 
-    Raises AdamssError where the nodes are not the expected sites.
+    Raises AdamssError where the nodes are not the expected sites, or too few of them.
     """
 
-    def __init__(self, grid: Grid, expected: Sequence[str], join_seconds: float = 60.0) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        expected: Sequence[str],
+        join_seconds: float = 60.0,
+        keys: Mapping[str, bytes] | None = None,
+        quorum: int = 1,
+    ) -> None:
         self._grid = grid
         self._late: dict[str, _Asked] = {}
-        self._nodes = self._meet(sorted(expected), join_seconds)
+        self._expected = tuple(sorted(expected))
+        self._keys = keys
+        self._meeting = False
+        self._nodes: dict[str, int] = {}
+        if keys is None:
+            self._nodes = self._meet(self._expected, join_seconds)
+        else:
+            self._await_registered(keys, join_seconds, quorum)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of all sites, sorted."""
-        return tuple(sorted(self._nodes))
+        return self._expected
 
     def broadcast(self, instruction: Instruction, deadline_seconds: float | None = None) -> Collected:
         """Send ``instruction`` to every site; collect replies until all are in or the deadline (0: none) is over."""
@@ -80,17 +97,24 @@ class GridSites:
         asked: dict[str, _Asked] = {}
         absences: list[Absence] = []
         ttl = max(float(DEFAULT_TTL), 2 * deadline if deadline else 0.0)
+        if self._keys is not None:
+            self._nodes = self._registered_nodes(self._keys)
         connected = set(self._grid.get_node_ids())
-        for site, node in sorted(self._nodes.items()):
+        for site in self._sendable():
+            node = self._nodes.get(site)
             pushed: list[str | None] = []
-            if node in connected:
+            if node is not None and node in connected:
                 message = Message(content, node, message_type, group_id=group, ttl=ttl)
                 pushed = list(self._grid.push_messages([message]))
-            if pushed and pushed[0]:
+            if node is not None and pushed and pushed[0]:
                 asked[pushed[0]] = _Asked(site, node)
             else:
                 absences.append(Absence(site, "unreachable"))
         return asked, absences
+
+    def _sendable(self) -> Sequence[str]:
+        """Whom a message is for: the sites, or every node while their names are not known yet."""
+        return self._expected if self._keys is not None or not self._meeting else sorted(self._nodes)
 
     def _receive(
         self, asked: dict[str, _Asked], started: float, deadline: float | None
@@ -112,6 +136,25 @@ class GridSites:
             pause = _POLL_SECONDS[0] if messages else min(pause * 1.25, longest)
             time.sleep(pause)
 
+    def _registered_nodes(self, keys: Mapping[str, bytes]) -> dict[str, int]:
+        """The nodes that are connected under an expected site's name with that site's own key."""
+        return {
+            info.name: info.node_id
+            for info in self._grid.get_nodes()
+            if info.name in self._expected and bytes(info.public_key) == keys.get(info.name)
+        }
+
+    def _await_registered(self, keys: Mapping[str, bytes], join_seconds: float, quorum: int) -> None:
+        """Wait for every expected site to connect; raise AdamssError where fewer than ``quorum`` have by then."""
+        started = time.monotonic()
+        self._nodes = self._registered_nodes(keys)
+        while len(self._nodes) < len(self._expected) and time.monotonic() - started < join_seconds:
+            time.sleep(_POLL_SECONDS[1])
+            self._nodes = self._registered_nodes(keys)
+        if len(self._nodes) < quorum:
+            missing = ", ".join(name for name in self._expected if name not in self._nodes)
+            raise AdamssError(f"{len(self._nodes)} of the {quorum} sites needed are connected; missing: {missing}")
+
     def _meet(self, expected: Sequence[str], join_seconds: float) -> dict[str, int]:
         """Wait for as many nodes as there are expected sites, and ask each for its site's name."""
         started = time.monotonic()
@@ -124,8 +167,9 @@ class GridSites:
                 f"the federation has {len(nodes)} nodes for {len(expected)} sites ({', '.join(expected)}); "
                 f"give it as many (in Flower's simulation: --federation-config num-supernodes={len(expected)})"
             )
-        self._nodes = {str(node): node for node in nodes}
+        self._nodes, self._meeting = {str(node): node for node in nodes}, True
         asked, absences = self._send(records.hello_record(), records.HELLO, "hello", join_seconds)
+        self._meeting = False
         met: dict[str, int] = {}
         silent = ["unreachable"] * len(absences)
         for key, message in self._receive(asked, time.monotonic(), max(join_seconds, 1.0)):

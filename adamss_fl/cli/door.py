@@ -1,0 +1,53 @@
+"""A site's door: Flower's ``flwr-clientapp``, which unpacks no application bundle that the hospital has not approved.
+
+SuperExec finds this in place of Flower's own command (see ``adamss_fl.deployment.site_node``). It is Flower's process
+with two functions put in front: the bundle's hash is checked before a byte of it is unpacked, and what crosses the wire
+when something fails is a code, never an exception's text.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from adamss_fl.errors import AdamssError
+
+
+class BundleRefused(AdamssError):
+    """The application bundle is not approved at this site."""
+
+
+def main() -> None:
+    """Answer one message of the SuperNode whose address and token the command line gives."""
+    from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
+    from flwr.supernode.runtime import run_clientapp as process
+
+    from adamss_fl.deployment.bundles import check_bundle
+    from adamss_fl.deployment.site_node import KIT_VARIABLE
+
+    kit = Path(os.environ[KIT_VARIABLE])
+    install, error = process.install_from_fab, process.Error
+
+    def install_approved(content: bytes, *arguments: Any, **named: Any) -> Any:
+        if not check_bundle(kit, content):
+            raise BundleRefused("bundle_not_approved")
+        return install(content, *arguments, **named)
+
+    def coded(code: int, reason: str | None = None) -> Any:
+        return error(
+            code=code, reason="bundle_not_approved" if "bundle_not_approved" in (reason or "") else "site_error"
+        )
+
+    push = process.push_task_output
+
+    def push_coded(client: Any, context: Any, sub_status: str, details: str) -> None:
+        push(client, context, sub_status, "site_error" if details else "")
+
+    process.install_from_fab = install_approved  # type: ignore[assignment]
+    process.Error = coded  # type: ignore[assignment, misc]
+    process.push_task_output = push_coded
+    flwr_clientapp()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

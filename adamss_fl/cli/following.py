@@ -1,0 +1,63 @@
+"""Looking on at a run of a server until it ends."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from adamss_fl.cli.shell import console, following
+from adamss_fl.deployment.submissions import Submissions, describe
+from adamss_fl.errors import AdamssError, InputError
+
+_POLL_SECONDS = 0.5
+
+
+def follow_run(submissions: Submissions, name: str) -> dict[str, Any]:
+    """Show a run's rounds and absences until it ends; return ``run``, ``state``, ``rounds`` and its figures.
+
+    Raises InputError where the run ended by bad input, and AdamssError where somebody stopped it.
+    """
+    folder = submissions.folder(name)
+    seen = _size(folder / "events.jsonl")
+    told = ""
+    try:
+        with following(name) as report:
+            while True:
+                row = describe(submissions, [name])[0]
+                report(row["state"], row["round"], row["rounds"] or 0)
+                seen = _tell_absences(folder / "events.jsonl", seen)
+                if row["state"] == "finished":
+                    break
+                if row["state"] == "failed":
+                    raise InputError(f"{name}: {row['message']}")
+                if row["state"] == "stopped":
+                    raise AdamssError(f"{name}: was stopped; `adamss-fl submit` with the same name carries it on")
+                if row["state"] == "paused" and row["message"] != told:
+                    told = row["message"]
+                    console.print(f"paused: {told}; it is tried again by itself", soft_wrap=True)
+                time.sleep(_POLL_SECONDS)
+    except KeyboardInterrupt:
+        console.print(f"the run goes on; look on again with the same command, or end it with `adamss-fl stop {name}`")
+        raise
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    keys = ("rounds", "sites", "c_index", "dsc")
+    return {"run": folder, "state": "finished", **{key: metrics.get(key) for key in keys}}
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _tell_absences(path: Path, offset: int) -> int:
+    """Print the absences noted since ``offset``; return how far the file has been read."""
+    if not path.exists():
+        return offset
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read()
+    whole = data[: data.rfind(b"\n") + 1]
+    for line in whole.splitlines():
+        event = json.loads(line)
+        if event.get("kind") == "absence":
+            console.print(f"round {event['round']}: {event['site']} is absent: {event['cause']}", soft_wrap=True)
+    return offset + len(whole)
