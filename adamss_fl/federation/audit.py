@@ -18,7 +18,6 @@ from typing import Any
 
 from adamss_fl.errors import InputError
 from adamss_fl.federation.audit_files import (
-    FIRST_PREVIOUS,
     Direction,
     Entry,
     Head,
@@ -220,6 +219,3 @@ def _order_problem(n: int, before: int) -> str:
         missing = f"entry {before + 1} is" if n == before + 2 else f"entries {before + 1} to {n - 1} are"
         return f"{missing} missing before entry {n}"
     return f"entry {n} stands after entry {before}: it was put in, or the order was changed"
-
-
-__all__ = ["FIRST_PREVIOUS", "AuditLog", "AuditReport", "Entry", "Head", "last_entries", "verify"]

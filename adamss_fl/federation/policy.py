@@ -23,6 +23,8 @@ from adamss_fl.yaml_source import Key
 Standing = Literal["running", "paused", "left"]
 """What the site's staff last said by ``adamss-fl site resume``, ``pause`` or ``leave``."""
 
+STANDINGS: tuple[Standing, ...] = ("running", "paused", "left")
+
 KINDS: tuple[Kind, ...] = ("describe", "statistics", "train", "evaluate")
 
 STATISTICS = (
@@ -134,7 +136,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether something is allowed, and if not a ``code`` that may reach the server and a ``reason`` that stays here."""
+    """Whether something is allowed; if not, a ``code`` that may reach the server and a ``reason`` that stays here."""
 
     allowed: bool
     code: str = ""
@@ -221,11 +223,15 @@ def decide_reply(
     stopped = decide_standing(policy, standing)
     if stopped is not None:
         return stopped
-    if patients is not None and patients < policy.min_patients:
-        return refused(
-            "too_few_patients", f"{patients} patients behind a figure; 'min_patients' is {policy.min_patients}"
-        )
-    return _forbidden_group(policy, groups) or _too_large(policy, size) or ALLOWED
+    few = None if patients is None else decide_patients(policy, patients)
+    return few or _forbidden_group(policy, groups) or _too_large(policy, size) or ALLOWED
+
+
+def decide_patients(policy: Policy, patients: int) -> Decision | None:
+    """The refusal of a figure that stands on too few patients, else None."""
+    if patients >= policy.min_patients:
+        return None
+    return refused("too_few_patients", f"{patients} patients stand behind it; 'min_patients' is {policy.min_patients}")
 
 
 def _forbidden_group(policy: Policy, groups: frozenset[str]) -> Decision | None:
