@@ -77,7 +77,7 @@ def load_command(name: str) -> click.Command:
     if commands is None:
         app.command(name)(shell.handled(getattr(module, name)))
         return typer.main.get_command(app)
-    app.callback(name, cls=SubGroup, help=module.__doc__, invoke_without_command=True)(_help_where_alone)
+    app.callback(cls=SubGroup, help=module.__doc__, invoke_without_command=True)(_help_where_alone)
     for each, function in commands.items():
         app.command(each)(shell.handled(function))
     return typer.main.get_command(app)

@@ -6,6 +6,7 @@ Example: adamss-fl site audit /srv/adamss/state
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +32,12 @@ def pending(state: StateArgument, json: JsonOption = False) -> None:
     from adamss_fl.federation.approvals import Approvals
 
     approvals = Approvals(_folder(state).folder)
-    emit({"pending": list(approvals.pending()), "approved": list(approvals.approved())}, json)
+    found = {"pending": approvals.pending(), "approved": approvals.approved()}
+    if json:
+        emit(found, json)
+        return
+    for name, bundles in found.items():  # hundreds of file names would hide the digests
+        emit({name: [{**asdict(bundle), "files": f"{len(bundle.files)} files"} for bundle in bundles]})
 
 
 def approve(state: StateArgument, digest: DigestArgument, by: ByOption = "", json: JsonOption = False) -> None:

@@ -74,7 +74,7 @@ class AuditLog:
         known = read_head(self.path)
         torn = self._set_torn_line_aside(0 if known is None else known.n)
         files = log_files(self.path)
-        line = last_line(files[-1])[0] if files else b""
+        line = next((found for file in reversed(files) if (found := last_line(file)[0])), b"")
         entry = read_entry(line)
         last = Head() if entry is None else Head(entry.n, line_hash(line))
         head = last if known is None else known
@@ -82,7 +82,7 @@ class AuditLog:
             head = last  # a crash between the line and the head
         if torn is not None:
             head = self._write(head, "note", "log", "", 0, 0, *torn, "noted", "torn_line")[1]
-        if known is None and files:
+        if known is None and line:
             head = self._write(head, "note", "log", "", 0, 0, "", 0, "noted", "head_missing")[1]
         return head
 
@@ -175,7 +175,7 @@ def _verified(path: Path) -> AuditReport:
     elif before_end == head and end.n == head.n + 1:
         notes.append(f"{path.name}: a crash came between entry {end.n} and {head_path(path).name}; the next mends it")
     elif end.n < head.n:
-        problems.append(f"{path.name}: entries {end.n + 1} to {head.n} are missing at the end")
+        problems.append(f"{path.name}: {_missing(end.n + 1, head.n)} missing at the end")
     elif end != head:
         problems.append(
             f"{path.name}: the last entry, {end.n}, is not the one that {head_path(path).name} holds, {head.n}: it was "
@@ -216,6 +216,9 @@ def _find_gaps(path: Path, files: list[Path], problems: list[str]) -> None:
 
 def _order_problem(n: int, before: int) -> str:
     if n > before + 1:
-        missing = f"entry {before + 1} is" if n == before + 2 else f"entries {before + 1} to {n - 1} are"
-        return f"{missing} missing before entry {n}"
+        return f"{_missing(before + 1, n - 1)} missing before entry {n}"
     return f"entry {n} stands after entry {before}: it was put in, or the order was changed"
+
+
+def _missing(first: int, last: int) -> str:
+    return f"entry {first} is" if first == last else f"entries {first} to {last} are"
