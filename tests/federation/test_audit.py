@@ -298,7 +298,7 @@ def test_a_removed_file_is_found_and_named(original: Path, tmp_path: Path) -> No
         if name == archives[-1]:
             assert "is missing before" in problems[0] or "are missing before" in problems[0]
         if name == "audit.jsonl":
-            assert "are missing at the end" in problems[0]
+            assert "missing at the end" in problems[0]
         if name == "audit.head":
             assert problems[0].startswith("audit.head: is missing")
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adamss_fl import __version__, yaml_source
@@ -175,6 +175,7 @@ windows = days | spans | st.builds(lambda day, span: f"{day} {span}", days, span
 
 
 @given(st.lists(windows, min_size=1, max_size=3))
+@settings(max_examples=25)
 def test_hours_are_those_counted_out_minute_by_minute_over_the_week(hours: list[str]) -> None:
     expected = set().union(*map(minutes_of, hours))
     read = [read_window(text) for text in hours]
