@@ -6,15 +6,17 @@ Whatever goes wrong at a site is written to the site's own log; across the wire 
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from adamss_fl.federation.messages import Instruction, PolicyRefusal, Reply, SiteFailure, failure_code
 from client import records
+from client.deployed import kit_folder
 from client.paths import RunFiles, run_files
 
 if TYPE_CHECKING:
@@ -59,31 +61,63 @@ def site_name(files: RunFiles, node_config: Mapping[str, object]) -> str:
     return sites[partition].name
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a message is to be answered: the site's name, its state folder, and how to make the site."""
+
+    name: str
+    state_dir: Path
+    build: Callable[[], Answerer]
+
+
+Locate = Callable[[Mapping[str, Any], Mapping[str, Any]], Place]
+"""Finds the place from Flower's run configuration and node configuration; raises where there is none."""
+
+
 def client_app(
     config: str = "",
     out: str = "",
     build: SiteBuilder = configured_site,
     name_of: Callable[[RunFiles, Mapping[str, object]], str] = site_name,
 ) -> ClientApp:
-    """Return the ClientApp.
+    """Return the ClientApp of simulated nodes.
 
     config, out : the run's configuration file and folder; where empty, Flower's run configuration gives them.
     build, name_of : make a site, and name the site of a node.
     """
-    app = ClientApp()
     given = {"config": config, "out": out}
 
-    def files_of(context: Context) -> RunFiles:
-        return run_files({**context.run_config, **{key: value for key, value in given.items() if value}})
+    def locate(run_config: Mapping[str, Any], node_config: Mapping[str, Any]) -> Place:
+        files = run_files({**run_config, **{key: value for key, value in given.items() if value}})
+        name = name_of(files, node_config)
+        return Place(name, files.state_dir(name), lambda: build(files, name))
+
+    return answering_app(locate)
+
+
+def deployed_app(kit: Path) -> ClientApp:
+    """Return the ClientApp of the site whose kit started this process; what a node says of itself does not count."""
+
+    def locate(run_config: Mapping[str, Any], node_config: Mapping[str, Any]) -> Place:
+        from client.deployed import deployed_site, own_settings
+
+        name, settings = own_settings(kit)
+        return Place(name, settings.state, lambda: deployed_site(kit, run_config))
+
+    return answering_app(locate)
+
+
+def answering_app(locate: Locate) -> ClientApp:
+    """Return a ClientApp that answers each message at the place that ``locate`` finds."""
+    app = ClientApp()
 
     def hello(message: Message, context: Context) -> Message:
         from adamss_fl.federation.site_folder import SiteFolder
 
         try:
-            files = files_of(context)
-            name = name_of(files, context.node_config)
-            SiteFolder(files.state_dir(name)).greet()
-            content = records.hello_record(name)
+            place = locate(context.run_config, context.node_config)
+            SiteFolder(place.state_dir).greet()
+            content = records.hello_record(place.name)
         except Exception as failure:  # the boundary: no exception's text may reach the server
             content = records.refusal_record(failure_code(failure))
         return Message(content, reply_to=message)
@@ -92,11 +126,10 @@ def client_app(
         state_dir: Path | None = None
         instruction: Instruction | None = None
         try:
-            files = files_of(context)
-            name = name_of(files, context.node_config)
-            state_dir = files.state_dir(name)
+            place = locate(context.run_config, context.node_config)
+            state_dir = place.state_dir
             instruction = records.read_instruction(message.content)
-            content = records.reply_record(build(files, name).handle(instruction))
+            content = records.reply_record(place.build().handle(instruction))
         except Exception as failure:  # the boundary: no exception's text may reach the server
             _note(state_dir, failure, is_readable=instruction is not None)
             content = records.refusal_record(failure_code(failure), instruction)
@@ -146,4 +179,5 @@ def _configured_site(config: Path, name: str, state_dir: Path) -> "Site":
     return build_site(load_config(config), name, state_dir)
 
 
-app = client_app()
+_KIT = kit_folder()
+app = client_app() if _KIT is None else deployed_app(_KIT)

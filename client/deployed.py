@@ -6,11 +6,15 @@ import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from adamss_fl.deployment.site_node import KIT_VARIABLE, read_site_settings
+from adamss_fl.deployment.site_node import KIT_VARIABLE, SiteSettings, read_site_settings
 from adamss_fl.federation.files import write_atomically
 from adamss_fl.federation.messages import SiteFailure
-from adamss_fl.federation.site import Site
+
+if TYPE_CHECKING:
+    from adamss_fl.federation.guarded_site import GuardedSite
+    from adamss_fl.federation.site import Site
 
 
 def kit_folder() -> Path | None:
@@ -19,10 +23,17 @@ def kit_folder() -> Path | None:
     return Path(folder) if folder else None
 
 
-def deployed_site(kit: Path, run_config: Mapping[str, object]) -> tuple[Site, Path]:
-    """The kit's site for the task in a run's configuration, and its state folder.
+def own_settings(kit: Path) -> tuple[str, SiteSettings]:
+    """The site's name and what the hospital set. Raises InputError for a bad kit or bad settings."""
+    from adamss_fl.provisioning.kits import open_site_kit
 
-    The site's own folders, device and name take the place of whatever the task says. Raises SiteFailure(``no_task``)
+    return open_site_kit(kit).site, read_site_settings(kit)
+
+
+def deployed_site(kit: Path, run_config: Mapping[str, object]) -> "Site | GuardedSite":
+    """The kit's site, behind its policy, for the task in a run's configuration.
+
+    The site's own name, folders and device take the place of whatever the task says. Raises SiteFailure(``no_task``)
     where the run brings none, and InputError where the task or the site's settings are not good.
     """
     task = run_config.get("task")
@@ -32,16 +43,17 @@ def deployed_site(kit: Path, run_config: Mapping[str, object]) -> tuple[Site, Pa
 
 
 @lru_cache(maxsize=4)
-def _deployed_site(kit: Path, task: str) -> tuple[Site, Path]:
+def _deployed_site(kit: Path, task: str) -> "Site | GuardedSite":
     from adamss_fl.assembly import build_site
     from adamss_fl.config import load_config
-    from adamss_fl.provisioning.kits import open_site_kit
+    from adamss_fl.federation.guarded_site import guarded
+    from adamss_fl.federation.site_folder import SiteFolder
 
-    name = open_site_kit(kit).site
-    settings = read_site_settings(kit)
+    name, settings = own_settings(kit)
     digest = hashlib.sha256(task.encode()).hexdigest()
     path = settings.state / "tasks" / f"{digest}.yaml"
     write_atomically(path, task.encode())
     own = json.dumps([{"name": name, "path": str(settings.path), "layout": settings.layout}])
     overrides = [f"sites={own}", "cache=null", "trackers=[]", f"runtime.device={settings.device}"]
-    return build_site(load_config(path, overrides), name, settings.state), settings.state
+    site = build_site(load_config(path, overrides), name, settings.state)
+    return guarded(site, SiteFolder(settings.state))

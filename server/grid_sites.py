@@ -33,8 +33,9 @@ class GridSites:
 
     In a simulation a node gives its site's name once, when it is first met; from then on that name is the node's,
     whatever its replies say. In a deployed federation a node is the site under whose name its key is registered, and
-    never what it says of itself; sites may come and go. Each broadcast sends one message a node, and takes the replies one by one until all are in or the deadline has
-    passed. A reply counts only if it answers exactly this instruction (kind, run, round, attempt).
+    never what it says of itself; sites may come and go. Each broadcast sends one message a node, and takes the replies
+    one by one until all are in or the deadline has passed. A reply counts only if it answers exactly this instruction
+    (kind, run, round, attempt).
 
     grid : Flower's Grid of the run.
     expected : names of the sites that must be there, each exactly once.

@@ -6,11 +6,15 @@ when something fails is a code, never an exception's text.
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from adamss_fl.errors import AdamssError
+
+_REFUSAL = re.compile(r"<class '[a-z_.]+\.BundleRefused'>:<'([a-z_]{1,40})'>")
+"""What Flower makes of a BundleRefused."""
 
 
 class BundleRefused(AdamssError):
@@ -22,15 +26,17 @@ def main() -> None:
     from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
     from flwr.supernode.runtime import run_clientapp as process
 
-    from adamss_fl.deployment.bundles import check_bundle
-    from adamss_fl.deployment.site_node import KIT_VARIABLE
+    from adamss_fl.deployment.site_node import KIT_VARIABLE, read_site_settings
+    from adamss_fl.federation.approvals import check_bundle
+    from adamss_fl.federation.site_folder import SiteFolder
 
-    kit = Path(os.environ[KIT_VARIABLE])
+    folder = SiteFolder(read_site_settings(Path(os.environ[KIT_VARIABLE])).state)
     install, error = process.install_from_fab, process.Error
 
     def install_approved(content: bytes, *arguments: Any, **named: Any) -> Any:
-        if not check_bundle(kit, content):
-            raise BundleRefused("bundle_not_approved")
+        decision = check_bundle(content, folder)
+        if not decision.allowed:
+            raise BundleRefused(decision.code)
         return install(content, *arguments, **named)
 
     def coded(code: int, reason: str | None = None) -> Any:

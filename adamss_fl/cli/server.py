@@ -24,7 +24,7 @@ HostOption = Annotated[str, typer.Option(help="The address of this machine to li
 SECONDS_BETWEEN_LOOKS = 1.0
 
 
-def start(kit: KitArgument, host: HostOption = "0.0.0.0", json: JsonOption = False) -> None:  # noqa: S104
+def start(kit: KitArgument, host: HostOption = "0.0.0.0", json: JsonOption = False) -> None:
     """Run the server until it is stopped: SuperLink and SuperExec, kept running, and every run that is wanted.
 
     Example: adamss-fl server start federation/server

@@ -1,7 +1,7 @@
 """A hospital's end of a federation: its settings, and the Flower processes that a kit starts.
 
-A site's SuperNode keeps the connection to the server; a SuperExec beside it starts one process for each message, through
-this project's own door (``adamss_fl.cli.door``), which checks the application bundle before any code of it is unpacked.
+A site's SuperNode keeps the connection to the server; a SuperExec beside it starts one process for each message,
+through this project's own door (``adamss_fl.cli.door``), which checks the application bundle before any code of it is unpacked.
 """
 
 import os
@@ -22,7 +22,7 @@ from adamss_fl.plugins import suggest
 KIT_VARIABLE = "ADAMSS_FL_SITE_KIT"
 """Environment variable: the kit's folder, for the processes that Flower starts at a site."""
 
-_KEYS = ("path", "layout", "state", "policy", "device", "port")
+_KEYS = ("path", "layout", "state", "device", "port")
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,13 @@ class SiteSettings:
     """What a hospital sets in its kit's ``site.yaml``; folders are relative to that file.
 
     path : the cohort; layout : its ``cohort_layout``.
-    state : private folder of the site (weights, caches, logs, the audit log).
-    policy : the policy file; device : ``cpu``, ``cuda`` or ``cuda:N``.
+    state : private folder of the site: its policy, weights, caches, logs and audit log.
+    device : ``auto``, ``cpu`` or ``cuda``.
     port : of the SuperNode's own door on this machine's loopback; each site on one machine needs another.
     """
 
     path: Path
     state: Path
-    policy: Path
     layout: str = "hecktor2022"
     device: str = "cpu"
     port: int = 9094
@@ -70,7 +69,6 @@ def read_site_settings(kit: Path) -> SiteSettings:
     return SiteSettings(
         path=path,
         state=absolute(data["state"]),
-        policy=absolute(data.get("policy", "policy.yaml")),
         layout=data.get("layout", "hecktor2022"),
         device=data.get("device", "cpu"),
         port=port,
