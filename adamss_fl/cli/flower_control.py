@@ -42,7 +42,7 @@ class FlowerControl:
         self._client: ControlHttpClient | None = None
 
     def register(self, sites: Mapping[str, bytes]) -> None:
-        """Make the registered keys those of ``sites`` (name -> PEM public key), and no other (a revoked one, for example).
+        """Make the registered keys those of ``sites`` (name -> PEM public key), and no others, such as revoked ones.
 
         Raises Unreachable where the SuperLink does not answer.
         """

@@ -1,7 +1,8 @@
 """A hospital's end of a federation: its settings, and the Flower processes that a kit starts.
 
 A site's SuperNode keeps the connection to the server; a SuperExec beside it starts one process for each message,
-through this project's own door (``adamss_fl.cli.door``), which checks the application bundle before any code of it is unpacked.
+through this project's own door (``adamss_fl.cli.door``), which checks the application bundle before any code of it is
+unpacked.
 """
 
 import os

@@ -52,7 +52,7 @@ class _Child:
     process: "subprocess.Popen[bytes] | None" = None
     started: float = 0.0
     restarts: int = -1
-    pause: float = FIRST_PAUSE_SECONDS
+    pause: float = field(default_factory=lambda: FIRST_PAUSE_SECONDS)
     due: float = 0.0
     last_exit: int | None = None
 
