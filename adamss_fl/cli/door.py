@@ -5,9 +5,9 @@ with two functions put in front: the bundle's hash is checked before a byte of i
 when something fails is a code, never an exception's text.
 """
 
+import importlib
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,13 @@ class BundleRefused(AdamssError):
 def main() -> None:
     """Answer one message of the SuperNode whose address and token the command line gives."""
     from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
-    from flwr.supernode.runtime import run_clientapp as process
 
     from adamss_fl.deployment.site_node import KIT_VARIABLE, read_site_settings
     from adamss_fl.federation.approvals import check_bundle
     from adamss_fl.federation.site_folder import SiteFolder
 
     folder = SiteFolder(read_site_settings(Path(os.environ[KIT_VARIABLE])).state)
+    process: Any = importlib.import_module("flwr.supernode.runtime.run_clientapp")
     install, error = process.install_from_fab, process.Error
 
     def install_approved(content: bytes, *arguments: Any, **named: Any) -> Any:
@@ -49,11 +49,11 @@ def main() -> None:
     def push_coded(client: Any, context: Any, sub_status: str, details: str) -> None:
         push(client, context, sub_status, "site_error" if details else "")
 
-    process.install_from_fab = install_approved  # type: ignore[assignment]
-    process.Error = coded  # type: ignore[assignment, misc]
+    process.install_from_fab = install_approved
+    process.Error = coded
     process.push_task_output = push_coded
     flwr_clientapp()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

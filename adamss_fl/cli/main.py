@@ -24,7 +24,11 @@ COMMANDS: dict[str, str] = {
     "evaluate": "Evaluate a run's model on a cohort.",
     "predict": "Predict risk, survival curve and masks of new patients.",
     "explain": "Show what a run's network looks at, in maps, figures and numbers.",
-    "site": "Keep a hospital's own rules: approve code, pause, leave, read the audit log.",
+    "server": "Run the coordinator's server of a federation, from its kit.",
+    "site": "Run a hospital's site from its kit, and keep its own rules: policy, approved code, pause, audit.",
+    "submit": "Start a run over the real sites, or follow one that goes on.",
+    "runs": "List the runs of a federation.",
+    "stop": "Stop a run of a federation.",
     "report": "Write a run's one-file HTML report.",
     "plugins": "List what is installed at each extension point.",
 }

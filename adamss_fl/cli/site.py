@@ -1,6 +1,6 @@
-"""Keep a hospital's own rules at its site: approve code, pause, leave, read the audit log.
+"""Run a hospital's site from its kit, and keep its own rules: approve code, pause, leave, read the audit log.
 
-STATE is the site's state folder, the one that holds its policy.yaml. Every command takes --json.
+KIT is the folder that the coordinator sent, STATE the site's state folder, the one that holds its policy.yaml. Every command takes --json.
 
 Example: adamss-fl site audit /srv/adamss/state
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adamss_fl.cli import site_processes
 from adamss_fl.cli.shell import JsonOption, emit
 from adamss_fl.errors import AdamssError, InputError
 
@@ -112,6 +113,9 @@ def leave(state: StateArgument, by: ByOption = "", json: JsonOption = False) -> 
 
 
 COMMANDS: Mapping[str, Callable[..., None]] = {
+    "start": site_processes.start,
+    "status": site_processes.status,
+    "stop": site_processes.stop,
     "pending": pending,
     "approve": approve,
     "withdraw": withdraw,
