@@ -109,6 +109,11 @@ def read_answer(record: RecordDict) -> Reply | Refusal:
     )
 
 
+def is_code(text: str) -> bool:
+    """Whether ``text`` can be a refusal's code, and so no exception's text."""
+    return _CODE.fullmatch(text) is not None
+
+
 def hello_record(site: str = "") -> RecordDict:
     """Return the question for a node's site name (empty), or the answer to it."""
     return _record({"site": site}, None)

@@ -211,6 +211,8 @@ def _judge(site: str, message: Message, instruction: Instruction) -> Reply | Abs
     """Return the reply in ``message`` if it answers ``instruction`` for ``site``, else why it does not count."""
     if message.has_error():
         raised = message.error.code in (_CLIENT_APP_RAISED, _CLIENT_APP_CRASHED)
+        if raised and records.is_code(message.error.reason or ""):  # a site's door gives a code as the reason
+            return Absence(site, str(message.error.reason))
         return Absence(site, "site_error" if raised else "unreachable", f"Flower's error code {message.error.code}")
     try:
         answer = records.read_answer(message.content)

@@ -13,7 +13,7 @@ from typing import Any
 
 from adamss_fl.errors import AdamssError
 
-_REFUSAL = re.compile(r"<class '[a-z_.]+\.BundleRefused'>:<'([a-z_]{1,40})'>")
+_REFUSAL = re.compile(r"<class '[\w.]+\.BundleRefused'>:<'([a-z_]{1,40})'>")
 """What Flower makes of a BundleRefused."""
 
 
@@ -40,9 +40,8 @@ def main() -> None:
         return install(content, *arguments, **named)
 
     def coded(code: int, reason: str | None = None) -> Any:
-        return error(
-            code=code, reason="bundle_not_approved" if "bundle_not_approved" in (reason or "") else "site_error"
-        )
+        refusal = _REFUSAL.fullmatch(reason or "")
+        return error(code=code, reason=refusal[1] if refusal else "site_error")
 
     push = process.push_task_output
 

@@ -1,6 +1,7 @@
 """Run a hospital's site from its kit, and keep its own rules: approve code, pause, leave, read the audit log.
 
-KIT is the folder that the coordinator sent, STATE the site's state folder, the one that holds its policy.yaml. Every command takes --json.
+KIT is the folder that the coordinator sent, STATE the site's state folder, the one that holds its policy.yaml. Every
+command takes --json.
 
 Example: adamss-fl site audit /srv/adamss/state
 """
