@@ -20,6 +20,9 @@ from adamss_fl.plugins import create
 
 LOCAL = "local"
 
+_FEATURES = "survival_head."
+"""Moments of these names are of the features that the survival head reads."""
+
 
 @dataclass(frozen=True)
 class Contribution:
@@ -70,7 +73,15 @@ class Average(Stateless):
 
 @dataclass(frozen=True)
 class PooledMoments(Stateless):
-    """Running means, variances and covariances of norms as the moments of the union of the sites' patients."""
+    """Running means, variances and covariances of norms as the moments of the union of the sites' patients.
+
+    feature_spread : whether the sites' means may differ in what the survival head reads because their patients differ.
+        Where both stages are trained in one round they differ because each site's trunk has moved on its own; averaging
+        the trunks takes that away again, and as variance between patients it would be many times the true one. Then
+        false: the mean of the sites' own covariances.
+    """
+
+    feature_spread: bool = True
 
     def aggregate(self, current: Weights, contributions: Sequence[Contribution], round: int) -> Weights:
         """mean = sum p_k m_k and var = sum p_k (v_k + (m_k - mean)^2), p_k = n_k / n; other tensors are averaged.
@@ -92,6 +103,8 @@ class PooledMoments(Stateless):
             union = np.zeros(value.shape, dtype=np.float64)
             for part in contributions:
                 spread = part.weights[mean_name].astype(np.float64) - mean
+                if name.startswith(_FEATURES) and not self.feature_spread:
+                    spread = np.zeros_like(spread)
                 between = np.outer(spread, spread) if kind == "running_cov" else spread * spread
                 union += (part.patients / total) * (part.weights[name].astype(np.float64) + between)
             merged[name] = union.astype(value.dtype)
@@ -146,15 +159,18 @@ class GroupedAggregation:
 
     Running statistics of norms go to ``moments`` unless the settings name another rule for ``norm_statistics``.
     Groups under the run's default rule are aggregated together (a rule such as Krum looks at all of them).
+    feature_spread : see :class:`PooledMoments`; false where a round of the plan trains stage I and then stage II.
     """
 
-    def __init__(self, settings: FederationSettings, groups: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, settings: FederationSettings, groups: Mapping[str, Sequence[str]], feature_spread: bool = True
+    ) -> None:
         self.local = frozenset(
             name for group, rule in settings.groups.items() if rule.name == LOCAL for name in groups[group]
         )
         self._rules: dict[str, Aggregator] = {"default": _create(settings.aggregator, "federation.aggregator")}
         self._rule_of: dict[str, str] = {}
-        named = {"norm_statistics": PluginSettings("moments"), **settings.groups}
+        named = {"norm_statistics": PluginSettings("moments", {"feature_spread": feature_spread}), **settings.groups}
         for group, rule in named.items():
             if rule.name != LOCAL:
                 self._rules[group] = _create(rule, f"federation.groups.{group}")

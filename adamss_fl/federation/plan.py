@@ -100,6 +100,11 @@ class RoundPlan:
             lengths[stage] = sum(block.rounds * (block.epochs or block.steps or 0) for block in blocks)
         return lengths
 
+    @property
+    def trains_both_in_a_round(self) -> bool:
+        """Whether in some round a site trains stage II on the trunk that its own stage I has just moved."""
+        return any({"segmentation", "survival"} <= set(block.stages) for block in self.blocks)
+
     def last_round_of(self, stage: StageName) -> int:
         """Index of the last round that trains ``stage``, be it within ``joint``; 0 where none does."""
         return max((round_.index for round_ in self.rounds if trains(round_.stages, stage)), default=0)

@@ -100,7 +100,7 @@ def _rounds(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog
         sites,
         task.plan,
         task.federation,
-        GroupedAggregation(task.federation, groups),
+        GroupedAggregation(task.federation, groups, not task.plan.trains_both_in_a_round),
         checkpoints,
         events,
         RunIdentity(

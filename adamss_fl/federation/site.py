@@ -166,7 +166,8 @@ class Site:
         samples = self._features(instruction.run).attach(self.data.train, settings.get("tabular"))
         kept: Weights = {name: array for name, array in private.items() if name.startswith("optimizer/")}
         figures: dict[str, Any] = {"patients": len(self.data.train), "steps": 0}
-        for stage in settings["stages"]:
+        for position, stage in enumerate(settings["stages"]):
+            model.survival_head.restart_mean(stage == "survival" and position > 0)
             prefix = f"optimizer/{stage}/"
             work = StageWork(
                 stage=stage,

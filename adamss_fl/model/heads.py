@@ -44,23 +44,37 @@ class RunningMoments(nn.Module):
     differences between patients.
 
     The first 1 / momentum batches count equally: features have a standard deviation of about 0.1, to which an average
-    that starts at 1 and forgets by 0.05 a batch takes a hundred batches, more than a site sees in several rounds.
+    that starts at 1 and forgets by 0.05 a batch takes a hundred batches, more than a site sees in several rounds. After
+    :meth:`restart_mean` that holds for the mean again.
     """
 
     def __init__(self, features: int, momentum: float, eps: float) -> None:
         super().__init__()
         self.momentum = momentum
         self.eps = eps
+        self._batches_of_mean: int | None = None
         self.running_mean: Tensor
         self.running_batches: Tensor
         self.register_buffer("running_mean", torch.zeros(features))
         self.register_buffer("running_batches", torch.zeros(1))  # a float, so that sites' counts are averaged too
 
+    def restart_mean(self, restart: bool) -> None:
+        """Before a stage: whether the features have moved as a whole, so that the mean is to be learnt anew.
+
+        A few steps of stage I move the mean of a feature by several of its standard deviations, and hardly these. A
+        mean that lags behind would pass for variance.
+        """
+        self._batches_of_mean = 0 if restart else None
+
     def move_mean(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Count the batch ``x`` (B,F) and move the mean; gives ``x`` less the new mean, and the batch's share (1,)."""
         self.running_batches.add_(1)
         share = (1 / self.running_batches).clamp_min_(self.momentum)
-        self.running_mean.lerp_(x.mean(0), share)
+        share_of_mean = share
+        if self._batches_of_mean is not None:
+            self._batches_of_mean += 1
+            share_of_mean = torch.full_like(share, max(1 / self._batches_of_mean, self.momentum))
+        self.running_mean.lerp_(x.mean(0), share_of_mean)
         return x - self.running_mean, share
 
 
@@ -138,6 +152,11 @@ class SurvivalHead(nn.Module):
         survived = 0.5 ** (1 / settings.bins)
         nn.init.normal_(self.output.weight, std=0.01)
         nn.init.constant_(self.output.bias, math.log(survived / (1 - survived)))
+
+    def restart_mean(self, restart: bool) -> None:
+        """See :meth:`RunningMoments.restart_mean`; nothing where features are taken as they are."""
+        if isinstance(self.standardise, RunningMoments):
+            self.standardise.restart_mean(restart)
 
     def forward(self, outputs: tuple[Tensor, ...], tabular: Tensor | None) -> Tensor:
         """Decoder ``outputs`` of four levels, ``tabular`` (B,r) or None where r = 0 -> logits (B,K), fp32.

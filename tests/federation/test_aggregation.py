@@ -193,6 +193,27 @@ def test_merged_covariances_are_those_of_the_union_by_numpy() -> None:
         PooledMoments().aggregate({"x.running_cov": np.eye(3)}, parts, 1)
 
 
+def test_where_sites_trunks_moved_apart_the_spread_of_their_means_is_no_variance_of_features() -> None:
+    rng = np.random.default_rng(5)
+    cohorts = [rng.normal(loc, 1.0, size=(n, 2)) for n, loc in ((40, 0.0), (20, 9.0))]
+
+    def part(k: int, rows: np.ndarray) -> Contribution:
+        cov, mean, var = np.cov(rows, rowvar=False, ddof=0), rows.mean(0), rows.var(0)
+        features = {"survival_head.standardise.running_mean": mean, "survival_head.standardise.running_cov": cov}
+        return Contribution(f"s{k}", len(rows), {**features, "bn.running_mean": mean, "bn.running_var": var})
+
+    parts = [part(k, rows) for k, rows in enumerate(cohorts)]
+    found = PooledMoments(feature_spread=False).aggregate(parts[0].weights, parts, 1)
+    within = (
+        40 * parts[0].weights["survival_head.standardise.running_cov"]
+        + 20 * parts[1].weights["survival_head.standardise.running_cov"]
+    ) / 60
+    union = np.concatenate(cohorts)
+    np.testing.assert_allclose(found["survival_head.standardise.running_cov"], within, rtol=1e-12)
+    np.testing.assert_allclose(found["survival_head.standardise.running_mean"], union.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(found["bn.running_var"], union.var(0), rtol=1e-12)
+
+
 def test_each_group_follows_its_own_rule_and_a_local_one_stays_out() -> None:
     groups = {"decoder": PluginSettings("momentum", {"learning_rate": 0.5}), "survival_head": PluginSettings("local")}
     rules = GroupedAggregation(FederationSettings(groups=groups), NAMES)

@@ -126,3 +126,11 @@ def test_a_stage_measured_in_two_units_is_refused() -> None:
     plan = RoundPlan((BlockSettings(("survival",), 1, 1), BlockSettings(("survival",), 1, None, 5)))
     with pytest.raises(ValueError, match="survival must be measured in epochs or in steps"):
         plan.stage_lengths()
+
+
+def test_a_plan_tells_whether_a_round_trains_stage_two_on_a_trunk_of_its_own() -> None:
+    assert RoundPlan.per_round(2).trains_both_in_a_round
+    assert not RoundPlan.sequential(2, 2).trains_both_in_a_round
+    assert not RoundPlan((BlockSettings(("joint",), 1, 1),)).trains_both_in_a_round
+    mixed = (BlockSettings(("segmentation",), 1, 1), BlockSettings(("segmentation", "survival"), 1, 1))
+    assert RoundPlan(mixed).trains_both_in_a_round

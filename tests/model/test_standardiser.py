@@ -1,6 +1,7 @@
 """The running standardiser and whitener of pooled features."""
 
 import numpy as np
+import pytest
 import torch
 from scipy.linalg import fractional_matrix_power
 
@@ -98,3 +99,34 @@ def test_standardising_adds_buffers_to_norm_statistics_and_no_parameter() -> Non
     added = set(whitened.state_dict()) - set(raw.state_dict())
     assert added == {f"survival_head.standardise.running_{name}" for name in ("mean", "cov", "batches")}
     assert added <= set(parameter_groups(whitened)["norm_statistics"])
+
+
+@pytest.mark.parametrize("kind", [RunningStandardiser, RunningWhitener])
+def test_after_features_have_moved_the_mean_is_learnt_anew_and_the_variance_kept(kind: type) -> None:
+    """Moved by 5 standard deviations, features would look 20 times as variable while the mean lags behind."""
+    torch.manual_seed(0)
+    lagging, anew = kind(2), kind(2)
+    for module in (lagging, anew):
+        module.train()
+    before, after = 0.1 * torch.randn(400, 2), 0.5 + 0.1 * torch.randn(40, 2)
+    for batch in before.split(4):
+        lagging(batch), anew(batch)
+    anew.restart_mean(True)
+    for batch in after.split(4):
+        lagging(batch), anew(batch)
+    torch.testing.assert_close(anew.running_mean, after.mean(0))
+
+    def variance(module: torch.nn.Module) -> torch.Tensor:
+        return module.running_var if kind is RunningStandardiser else module.running_cov.diagonal()
+
+    assert float(variance(anew).max()) < 0.02
+    assert float(variance(lagging).min()) > 0.05
+
+
+def test_without_a_restart_the_mean_forgets_as_before() -> None:
+    torch.manual_seed(0)
+    untouched, told = RunningStandardiser(3), RunningStandardiser(3)
+    for batch in torch.randn(50, 4, 3):
+        told.restart_mean(False)
+        untouched(batch), told(batch)
+    assert torch.equal(untouched.running_mean, told.running_mean)
