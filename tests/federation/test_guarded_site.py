@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,27 @@ def test_a_forbidden_training_is_refused_before_it_starts(
     log = tmp_path / "site.log"
     assert not expected or f"refused train of round 3, attempt 2 with code {expected}: " in log.read_text()
     assert bool(expected) == log.exists()
+
+
+@pytest.mark.parametrize(
+    ("masked", "stages", "expected"),
+    [
+        (4, ["segmentation"], "too_few_patients"),
+        (4, ["joint"], "too_few_patients"),
+        (4, ["segmentation", "survival"], "too_few_patients"),
+        (4, ["survival"], ""),
+        (5, ["segmentation"], ""),
+        (0, ["segmentation"], ""),
+    ],
+)
+def test_the_loss_of_segmentation_stands_on_the_patients_with_a_mask(
+    masked: int, stages: list[str], expected: str, tmp_path: Path
+) -> None:
+    recorder = Recorder()
+    train = [replace(sample, has_mask=number < masked) for number, sample in enumerate(recorder.data.train)]
+    recorder.data = replace(recorder.data, train=tuple(train))
+    assert code_of(behind(recorder, tmp_path), ask("train", stages=stages)) == expected
+    assert len(recorder.reached) == (expected == "")
 
 
 def test_a_group_that_the_task_keeps_at_home_may_be_forbidden(tmp_path: Path) -> None:
@@ -379,6 +401,14 @@ def test_a_folder_without_a_policy_is_not_guarded(tmp_path: Path) -> None:
     home.greet()
     home.note_unreadable("site_error")
     assert not home.folder.exists()
+
+
+def test_a_deployed_site_without_a_policy_refuses_everything(tmp_path: Path) -> None:
+    recorder, home = Recorder(), SiteFolder(tmp_path / "new", required=True)
+    assert code_of(guarded(recorder, home)) == "policy_unreadable"  # type: ignore[arg-type]
+    with pytest.raises(PolicyRefusal, match="policy_unreadable"):
+        home.greet()
+    assert recorder.reached == []
 
 
 # --- the audit --------------------------------------------------------------------------------------------------------
