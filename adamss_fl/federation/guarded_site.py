@@ -133,12 +133,19 @@ class GuardedSite:
         return frozenset(map(group_of, names - self._site.local_names))
 
     def _require_patients(self, instruction: Instruction) -> None:
-        """Refuse training and statistics before the work where the training patients are too few for any answer."""
+        """Refuse training and statistics before the work where the training patients are too few for any answer.
+
+        The loss of segmentation stands on the patients who have a mask, if there are any.
+        """
         if instruction.kind not in ("train", "statistics"):
             return
-        patients = len(self._site.data.train)
+        samples = self._site.data.train
+        counts = [len(samples)]
+        if instruction.kind == "train" and set(instruction.settings.get("stages", ())) != {"survival"}:
+            masked = sum(sample.has_mask for sample in samples)
+            counts += [masked] if masked else []
         try:
-            decision = decide_patients(self._rules()[0], patients)
+            decision = decide_patients(self._rules()[0], min(counts))
         except Exception as error:
             decision = refused("policy_unreadable", str(error))
         if decision is not None:

@@ -21,10 +21,12 @@ class SiteFolder:
 
     folder : holds ``policy.yaml``, ``audit.jsonl``, ``audit.head``, ``approvals.json``, ``standing.json`` and
         ``site.log``. policy_file : where the policy lies, if not there.
+    required : the site is guarded in any case: without a policy it refuses everything.
     """
 
     folder: Path
     policy_file: Path | None = None
+    required: bool = False
 
     @property
     def policy_path(self) -> Path:
@@ -48,9 +50,9 @@ class SiteFolder:
 
     @property
     def is_guarded(self) -> bool:
-        """Whether this site has a policy, or ever had: one that was taken away must not open the door."""
+        """Whether the site must have a policy, has one, or ever had: taking it away must not open the door."""
         marks = (self.policy_path, self.audit_path, head_path(self.audit_path), self.approvals_path, self.standing_path)
-        return any(mark.exists() or mark.is_symlink() for mark in marks)
+        return self.required or any(mark.exists() or mark.is_symlink() for mark in marks)
 
     @property
     def audit(self) -> AuditLog:

@@ -33,12 +33,19 @@ def site(tmp_path: Path) -> SiteFolder:
 
 
 def test_the_digest_is_the_one_that_flower_gives_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flower installs a bundle in a folder that its hash names; it computes the hash itself."""
+    """Flower stores a bundle under its hash, and installs it in a folder that its first digits name."""
     from flwr.cli.build import build_fab_from_disk
     from flwr.cli.install import install_from_fab
+    from flwr.supercore.corestate.in_memory_corestate import InMemoryCoreState
+    from flwr.supercore.fab import Fab
+    from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
+
+    class Store(InMemoryCoreState):
+        get_node_id = store_message_and_object_tree = None  # what this test does not use
 
     monkeypatch.setenv("FLWR_HOME", str(tmp_path / "home"))
     data = build_fab_from_disk(Path(__file__).parents[2])
+    assert Store(InMemoryObjectStore()).store_fab(Fab("", data, {})) == bundle_digest(data)
     installed = install_from_fab(data, tmp_path / "apps", skip_prompt=True)
     assert installed.name.endswith(f".{bundle_digest(data)[:8]}")
     assert {"client/app.py", "server/app.py", "pyproject.toml"} <= set(bundle_files(data))
