@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "evaluate": "Evaluate a run's model on a cohort.",
     "predict": "Predict risk, survival curve and masks of new patients.",
     "explain": "Show what a run's network looks at, in maps, figures and numbers.",
+    "provision": "Make a consortium's certificate authority, keys and kits.",
     "server": "Run the coordinator's server of a federation, from its kit.",
     "site": "Run a hospital's site from its kit, and keep its own rules: policy, approved code, pause, audit.",
     "submit": "Start a run over the real sites, or follow one that goes on.",

@@ -1,0 +1,1 @@
+"""A consortium's certificate authority, keys and kits: what makes a federation safe to join."""
