@@ -5,17 +5,20 @@ Whatever goes wrong at a site is written to the site's own log; across the wire 
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from adamss_fl.errors import InputError
-from adamss_fl.federation.messages import Instruction, Reply, SiteFailure
+from adamss_fl.federation.messages import Instruction, PolicyRefusal, Reply, SiteFailure, failure_code
 from client import records
 from client.paths import RunFiles, run_files
+
+if TYPE_CHECKING:
+    from adamss_fl.federation.site import Site
 
 
 class Answerer(Protocol):
@@ -31,8 +34,15 @@ SiteBuilder = Callable[[RunFiles, str], Answerer]
 
 
 def configured_site(files: RunFiles, name: str) -> Answerer:
-    """Return the site ``name`` of the run's configuration, the same one each time within a process."""
-    return _configured_site(files.config, name, files.state_dir(name))
+    """Return the site ``name`` of the run's configuration, the same one each time within a process.
+
+    Where its state folder has a policy, or ever had one, the site stands behind it.
+    """
+    from adamss_fl.federation.guarded_site import guarded
+    from adamss_fl.federation.site_folder import SiteFolder
+
+    state_dir = files.state_dir(name)
+    return guarded(_configured_site(files.config, name, state_dir), SiteFolder(state_dir))
 
 
 def site_name(files: RunFiles, node_config: Mapping[str, object]) -> str:
@@ -67,24 +77,29 @@ def client_app(
         return run_files({**context.run_config, **{key: value for key, value in given.items() if value}})
 
     def hello(message: Message, context: Context) -> Message:
+        from adamss_fl.federation.site_folder import SiteFolder
+
         try:
-            content = records.hello_record(name_of(files_of(context), context.node_config))
+            files = files_of(context)
+            name = name_of(files, context.node_config)
+            SiteFolder(files.state_dir(name)).greet()
+            content = records.hello_record(name)
         except Exception as failure:  # the boundary: no exception's text may reach the server
-            content = records.refusal_record(_code(failure))
+            content = records.refusal_record(failure_code(failure))
         return Message(content, reply_to=message)
 
     def answer(message: Message, context: Context) -> Message:
         state_dir: Path | None = None
         instruction: Instruction | None = None
         try:
-            instruction = records.read_instruction(message.content)
             files = files_of(context)
             name = name_of(files, context.node_config)
             state_dir = files.state_dir(name)
+            instruction = records.read_instruction(message.content)
             content = records.reply_record(build(files, name).handle(instruction))
         except Exception as failure:  # the boundary: no exception's text may reach the server
-            _note(state_dir, _code(failure))
-            content = records.refusal_record(_code(failure), instruction)
+            _note(state_dir, failure, is_readable=instruction is not None)
+            content = records.refusal_record(failure_code(failure), instruction)
         return Message(content, reply_to=message)
 
     app.query("hello")(hello)
@@ -93,16 +108,25 @@ def client_app(
     return app
 
 
-def _code(failure: Exception) -> str:
-    if isinstance(failure, SiteFailure):
-        return failure.code
-    return "bad_input" if isinstance(failure, InputError) else "site_error"
+def _note(state_dir: Path | None, failure: Exception, is_readable: bool) -> None:
+    """Write the exception being handled to ``site.log`` in the site's state folder, if it is not there already.
 
-
-def _note(state_dir: Path | None, code: str) -> None:
-    """Write the exception being handled to ``site.log`` in the site's state folder."""
+    A message that cannot be read goes to the audit log as well. A full disk must not let the text of either leave.
+    """
     if state_dir is None:
         return
+    from adamss_fl.federation.site_folder import SiteFolder
+
+    code = failure_code(failure)
+    with suppress(OSError):
+        if not is_readable:
+            SiteFolder(state_dir).note_unreadable(code)
+    with suppress(OSError):
+        if not isinstance(failure, PolicyRefusal):
+            _log_exception(state_dir, code)
+
+
+def _log_exception(state_dir: Path, code: str) -> None:
     state_dir.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(state_dir / "site.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -115,7 +139,7 @@ def _note(state_dir: Path | None, code: str) -> None:
 
 
 @lru_cache(maxsize=64)
-def _configured_site(config: Path, name: str, state_dir: Path) -> Answerer:
+def _configured_site(config: Path, name: str, state_dir: Path) -> "Site":
     from adamss_fl.assembly import build_site
     from adamss_fl.config import load_config
 

@@ -3,7 +3,7 @@
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -24,10 +24,15 @@ COMMANDS: dict[str, str] = {
     "evaluate": "Evaluate a run's model on a cohort.",
     "predict": "Predict risk, survival curve and masks of new patients.",
     "explain": "Show what a run's network looks at, in maps, figures and numbers.",
+    "site": "Keep a hospital's own rules: approve code, pause, leave, read the audit log.",
     "report": "Write a run's one-file HTML report.",
     "plugins": "List what is installed at each extension point.",
 }
-"""Each command and its summary; its function is ``adamss_fl.cli.<command>.<command>``."""
+"""Each command and its summary; its function is ``adamss_fl.cli.<command>.<command>``.
+
+A command that has commands of its own is a module with ``COMMANDS``, a mapping of their names to functions, in place of
+the function; the module's docstring is its help.
+"""
 
 
 class LazyGroup(TyperGroup):
@@ -52,12 +57,35 @@ class LazyGroup(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
+class SubGroup(TyperGroup):
+    """The commands of one command."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command itself."""
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            ctx.fail(f"there is no command '{args[0]}'; {suggest(args[0], self.commands, 'commands')}")
+        return super().resolve_command(ctx, args)
+
+
 def load_command(name: str) -> click.Command:
-    """Import the module of command ``name`` and make a click command of its function."""
-    function = getattr(importlib.import_module(f"adamss_fl.cli.{name}"), name)
+    """Import the module of command ``name`` and make a click command of its function, or a group of its commands."""
+    module = importlib.import_module(f"adamss_fl.cli.{name}")
+    commands: Mapping[str, Callable[..., Any]] | None = getattr(module, "COMMANDS", None)
     app = typer.Typer(add_completion=False)
-    app.command(name)(shell.handled(function))
+    if commands is None:
+        app.command(name)(shell.handled(getattr(module, name)))
+        return typer.main.get_command(app)
+    app.callback(cls=SubGroup, help=module.__doc__, invoke_without_command=True)(_help_where_alone)
+    for each, function in commands.items():
+        app.command(each)(shell.handled(function))
     return typer.main.get_command(app)
+
+
+def _help_where_alone(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
 
 
 def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:

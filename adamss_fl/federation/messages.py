@@ -11,6 +11,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from adamss_fl.errors import InputError
+
 Weights = dict[str, NDArray[Any]]
 """Tensors by their state-dict name. Never 0-d: a scalar buffer travels with shape (1,)."""
 
@@ -74,6 +76,17 @@ class SiteFailure(Exception):
     def __init__(self, code: str) -> None:
         super().__init__(code)
         self.code = code
+
+
+class PolicyRefusal(SiteFailure):
+    """A site's own policy forbids it; the reason is in the site's log already."""
+
+
+def failure_code(failure: Exception) -> str:
+    """What the server is told of an exception at a site: the code of a SiteFailure, ``bad_input`` or ``site_error``."""
+    if isinstance(failure, SiteFailure):
+        return failure.code
+    return "bad_input" if isinstance(failure, InputError) else "site_error"
 
 
 class Sites(Protocol):
