@@ -21,6 +21,7 @@ from client.paths import RunFiles, run_files
 
 if TYPE_CHECKING:
     from adamss_fl.federation.site import Site
+    from adamss_fl.federation.site_folder import SiteFolder
 
 
 class Answerer(Protocol):
@@ -63,10 +64,10 @@ def site_name(files: RunFiles, node_config: Mapping[str, object]) -> str:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a message is to be answered: the site's name, its state folder, and how to make the site."""
+    """Where a message is to be answered: the site's name, its private folder, and how to make the site."""
 
     name: str
-    state_dir: Path
+    folder: "SiteFolder"
     build: Callable[[], Answerer]
 
 
@@ -88,9 +89,11 @@ def client_app(
     given = {"config": config, "out": out}
 
     def locate(run_config: Mapping[str, Any], node_config: Mapping[str, Any]) -> Place:
+        from adamss_fl.federation.site_folder import SiteFolder
+
         files = run_files({**run_config, **{key: value for key, value in given.items() if value}})
         name = name_of(files, node_config)
-        return Place(name, files.state_dir(name), lambda: build(files, name))
+        return Place(name, SiteFolder(files.state_dir(name)), lambda: build(files, name))
 
     return answering_app(locate)
 
@@ -99,10 +102,10 @@ def deployed_app(kit: Path) -> ClientApp:
     """Return the ClientApp of the site whose kit started this process; what a node says of itself does not count."""
 
     def locate(run_config: Mapping[str, Any], node_config: Mapping[str, Any]) -> Place:
-        from client.deployed import deployed_site, own_settings
+        from client.deployed import deployed_site, own_place
 
-        name, settings = own_settings(kit)
-        return Place(name, settings.state, lambda: deployed_site(kit, run_config))
+        name, folder = own_place(kit)
+        return Place(name, folder, lambda: deployed_site(kit, run_config))
 
     return answering_app(locate)
 
@@ -112,26 +115,24 @@ def answering_app(locate: Locate) -> ClientApp:
     app = ClientApp()
 
     def hello(message: Message, context: Context) -> Message:
-        from adamss_fl.federation.site_folder import SiteFolder
-
         try:
             place = locate(context.run_config, context.node_config)
-            SiteFolder(place.state_dir).greet()
+            place.folder.greet()
             content = records.hello_record(place.name)
         except Exception as failure:  # the boundary: no exception's text may reach the server
             content = records.refusal_record(failure_code(failure))
         return Message(content, reply_to=message)
 
     def answer(message: Message, context: Context) -> Message:
-        state_dir: Path | None = None
+        folder: SiteFolder | None = None
         instruction: Instruction | None = None
         try:
             place = locate(context.run_config, context.node_config)
-            state_dir = place.state_dir
+            folder = place.folder
             instruction = records.read_instruction(message.content)
             content = records.reply_record(place.build().handle(instruction))
         except Exception as failure:  # the boundary: no exception's text may reach the server
-            _note(state_dir, failure, is_readable=instruction is not None)
+            _note(folder, failure, is_readable=instruction is not None)
             content = records.refusal_record(failure_code(failure), instruction)
         return Message(content, reply_to=message)
 
@@ -141,22 +142,20 @@ def answering_app(locate: Locate) -> ClientApp:
     return app
 
 
-def _note(state_dir: Path | None, failure: Exception, is_readable: bool) -> None:
+def _note(folder: "SiteFolder | None", failure: Exception, is_readable: bool) -> None:
     """Write the exception being handled to ``site.log`` in the site's state folder, if it is not there already.
 
     A message that cannot be read goes to the audit log as well. A full disk must not let the text of either leave.
     """
-    if state_dir is None:
+    if folder is None:
         return
-    from adamss_fl.federation.site_folder import SiteFolder
-
     code = failure_code(failure)
     with suppress(OSError):
         if not is_readable:
-            SiteFolder(state_dir).note_unreadable(code)
+            folder.note_unreadable(code)
     with suppress(OSError):
         if not isinstance(failure, PolicyRefusal):
-            _log_exception(state_dir, code)
+            _log_exception(folder.folder, code)
 
 
 def _log_exception(state_dir: Path, code: str) -> None:

@@ -8,13 +8,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adamss_fl.deployment.site_node import KIT_VARIABLE, SiteSettings, read_site_settings
+from adamss_fl.deployment.site_node import KIT_VARIABLE, read_site_settings
 from adamss_fl.federation.files import write_atomically
 from adamss_fl.federation.messages import SiteFailure
 
 if TYPE_CHECKING:
     from adamss_fl.federation.guarded_site import GuardedSite
     from adamss_fl.federation.site import Site
+    from adamss_fl.federation.site_folder import SiteFolder
 
 
 def kit_folder() -> Path | None:
@@ -23,11 +24,12 @@ def kit_folder() -> Path | None:
     return Path(folder) if folder else None
 
 
-def own_settings(kit: Path) -> tuple[str, SiteSettings]:
-    """The site's name and what the hospital set. Raises InputError for a bad kit or bad settings."""
+def own_place(kit: Path) -> "tuple[str, SiteFolder]":
+    """The site's name and its private folder, where there must be a policy. Raises InputError for a bad kit."""
+    from adamss_fl.federation.site_folder import SiteFolder
     from adamss_fl.provisioning.kits import open_site_kit
 
-    return open_site_kit(kit).site, read_site_settings(kit)
+    return open_site_kit(kit).site, SiteFolder(read_site_settings(kit).state, required=True)
 
 
 def deployed_site(kit: Path, run_config: Mapping[str, object]) -> "Site | GuardedSite":
@@ -47,13 +49,12 @@ def _deployed_site(kit: Path, task: str) -> "Site | GuardedSite":
     from adamss_fl.assembly import build_site
     from adamss_fl.config import load_config
     from adamss_fl.federation.guarded_site import guarded
-    from adamss_fl.federation.site_folder import SiteFolder
 
-    name, settings = own_settings(kit)
+    (name, folder), settings = own_place(kit), read_site_settings(kit)
     digest = hashlib.sha256(task.encode()).hexdigest()
     path = settings.state / "tasks" / f"{digest}.yaml"
     write_atomically(path, task.encode())
     own = json.dumps([{"name": name, "path": str(settings.path), "layout": settings.layout}])
     overrides = [f"sites={own}", "cache=null", "trackers=[]", f"runtime.device={settings.device}"]
     site = build_site(load_config(path, overrides), name, settings.state)
-    return guarded(site, SiteFolder(settings.state))
+    return guarded(site, folder)

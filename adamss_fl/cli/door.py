@@ -29,7 +29,7 @@ def main() -> None:
     from adamss_fl.federation.approvals import check_bundle
     from adamss_fl.federation.site_folder import SiteFolder
 
-    folder = SiteFolder(read_site_settings(Path(os.environ[KIT_VARIABLE])).state)
+    folder = SiteFolder(read_site_settings(Path(os.environ[KIT_VARIABLE])).state, required=True)
     process: Any = importlib.import_module("flwr.supernode.runtime.run_clientapp")
     install, error = process.install_from_fab, process.Error
 

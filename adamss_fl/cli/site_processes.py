@@ -57,7 +57,7 @@ def status(kit: KitArgument, json: JsonOption = False) -> None:
     from adamss_fl.federation.site_folder import SiteFolder
 
     opened, settings = _open(kit)
-    folder = SiteFolder(settings.state)
+    folder = SiteFolder(settings.state, required=True)
     shown = ("time", "direction", "kind", "run", "round", "decision", "code")
     newest = [{name: getattr(entry, name) for name in shown} for entry in last_entries(folder.audit_path, 6)]
     head = {"site": opened.site, "consortium": opened.consortium, "expires": opened.expires}
