@@ -55,6 +55,7 @@ def _deployed_site(kit: Path, task: str) -> "Site | GuardedSite":
     path = settings.state / "tasks" / f"{digest}.yaml"
     write_atomically(path, task.encode())
     own = json.dumps([{"name": name, "path": str(settings.path), "layout": settings.layout}])
-    overrides = [f"sites={own}", "cache=null", "trackers=[]", f"runtime.device={settings.device}"]
+    alone = "federation.min_sites=1"  # how many others must answer is the server's affair
+    overrides = [f"sites={own}", alone, "cache=null", "trackers=[]", f"runtime.device={settings.device}"]
     site = build_site(load_config(path, overrides), name, settings.state)
     return guarded(site, folder)

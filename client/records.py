@@ -1,8 +1,9 @@
 """The codec between this project's messages and Flower's records, for both ends of the wire.
 
 A message is a RecordDict of a ConfigRecord ``head``, which holds one JSON text, and, where there are weights, an
-ArrayRecord ``weights``. Python writes a float as the shortest text that reads back as the same float, so figures
-survive exactly; arrays keep dtype, shape and bits. Nothing is ever pickled.
+ArrayRecord ``weights`` of one array of bytes: all tensors in safetensors' format. Flower asks for each array by a
+request of its own, and a model has hundreds. Python writes a float as the shortest text that reads back as the same
+float, so figures survive exactly; arrays keep dtype, shape and bits. Nothing is ever pickled.
 """
 
 import json
@@ -11,7 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_safetensors
+from safetensors.numpy import save as save_safetensors
 
 from adamss_fl.federation.messages import Instruction, Kind, Reply, Weights, as_wire
 
@@ -26,7 +31,7 @@ MESSAGE_TYPES: Mapping[Kind, str] = {
 }
 """Flower's message type for each kind of instruction."""
 
-_HEAD, _WEIGHTS = "head", "weights"
+_HEAD, _WEIGHTS, _TENSORS = "head", "weights", "safetensors"
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -128,8 +133,8 @@ def read_hello(record: RecordDict) -> str:
 def _record(head: Mapping[str, Any], weights: Weights | None) -> RecordDict:
     parts: dict[str, ConfigRecord | ArrayRecord] = {_HEAD: ConfigRecord({"json": json.dumps(head)})}
     if weights is not None:
-        wire = as_wire(weights)
-        parts[_WEIGHTS] = ArrayRecord({name: Array.from_numpy_ndarray(array) for name, array in wire.items()})
+        packed = np.frombuffer(save_safetensors(as_wire(weights)), dtype=np.uint8)
+        parts[_WEIGHTS] = ArrayRecord({_TENSORS: Array.from_numpy_ndarray(packed)})
     return RecordDict(parts)  # type: ignore[arg-type]  # a dict of two of the three record types
 
 
@@ -165,7 +170,20 @@ def _weights(record: RecordDict) -> Weights | None:
     if _WEIGHTS not in record:
         return None
     try:
-        arrays = record.array_records[_WEIGHTS]
-        return {name: arrays[name].numpy() for name in sorted(arrays)}
-    except (KeyError, TypeError, ValueError, EOFError, OSError, SyntaxError, MemoryError, OverflowError):
+        packed = record.array_records[_WEIGHTS][_TENSORS].numpy()
+        if packed.dtype != np.uint8 or packed.ndim != 1:
+            raise MalformedRecord("weights")
+        tensors = load_safetensors(packed.tobytes())
+        return {name: tensors[name] for name in sorted(tensors)}
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        EOFError,
+        OSError,
+        SyntaxError,
+        MemoryError,
+        OverflowError,
+        SafetensorError,
+    ):
         raise MalformedRecord("weights") from None

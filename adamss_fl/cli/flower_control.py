@@ -110,6 +110,8 @@ class FlowerControl:
                     interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
                 )
             return getattr(self._client, name)(request)
+        except httpx.HTTPStatusError as error:
+            raise AdamssError(f"{self._address}: the SuperLink refuses {name}: {error.response.text}") from error
         except (httpx.HTTPError, OSError) as error:
             self.close()
             raise Unreachable(f"{self._address}: the SuperLink does not answer ({type(error).__name__})") from error

@@ -57,7 +57,10 @@ def _tell_absences(path: Path, offset: int) -> int:
         data = file.read()
     whole = data[: data.rfind(b"\n") + 1]
     for line in whole.splitlines():
-        event = json.loads(line)
+        try:
+            event = json.loads(line)
+        except ValueError:  # torn by a crash; the line after it is whole
+            continue
         if event.get("kind") == "absence":
             console.print(f"round {event['round']}: {event['site']} is absent: {event['cause']}", soft_wrap=True)
     return offset + len(whole)

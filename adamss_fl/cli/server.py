@@ -125,6 +125,7 @@ class _Coordinator:
         self._carrier = Carrier(Submissions(state), self._control)
         self._registered = False
         self._due = 0.0
+        self._told = ""
 
     def tick(self) -> None:
         """Do what is due; a SuperLink that does not answer is asked again a moment later."""
@@ -140,6 +141,9 @@ class _Coordinator:
                 self._registered = True
                 console.print("the sites' keys are registered; sites may connect")
             self._carrier.look()
-        except Unreachable:
-            pass
+            self._told = ""
+        except AdamssError as error:
+            if not isinstance(error, Unreachable) and str(error) != self._told:
+                self._told = str(error)
+                console.print(f"{self._told}; it is tried again", soft_wrap=True)
         self._due = time.monotonic() + SECONDS_BETWEEN_LOOKS

@@ -40,4 +40,4 @@ def programs(state: Path, port: int, ca_file: Path, cert_file: Path, key_file: P
         *("--runtime-api-address", f"{LOOPBACK}:{port}", "--root-certificates", str(ca_file)),
         *("--superexec-auth-secret-file", str(secret)),
     ]
-    return [Program("superlink", link, environment), Program("superexec", executor, environment)]
+    return [Program("superlink", link, environment), Program("superexec", executor, environment, port)]

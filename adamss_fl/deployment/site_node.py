@@ -101,7 +101,7 @@ def programs(kit: Path, settings: SiteSettings, server: str, ca_file: Path, key_
         flower("flower-superexec"),
         *("--runtime-api-address", local, "--insecure", "--superexec-auth-secret-file", str(secret)),
     ]
-    return [Program("supernode", node, environment), Program("superexec", executor, environment)]
+    return [Program("supernode", node, environment), Program("superexec", executor, environment, settings.port)]
 
 
 def flower(name: str) -> str:

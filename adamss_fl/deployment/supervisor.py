@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -39,11 +40,13 @@ class Program:
 
     name : unique in a supervisor; its output goes to ``<state>/logs/<name>.log``.
     command : program and arguments; environment : what is added to this process's own.
+    after_port : of this machine's loopback, that must be listened on before the process is started; 0: none.
     """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+    after_port: int = 0
 
 
 @dataclass
@@ -112,7 +115,7 @@ class Supervisor:
                 child.pause = FIRST_PAUSE_SECONDS if now - child.started >= STEADY_SECONDS else child.pause
                 child.due = now + child.pause
                 child.pause = min(2 * child.pause, LONGEST_PAUSE_SECONDS)
-            if child.process is None and now >= child.due:
+            if child.process is None and now >= child.due and _is_open(child.program.after_port):
                 child.process, child.started, changed = self._start(child.program), now, True
                 child.restarts += 1
         return changed
@@ -241,6 +244,15 @@ def birth(pid: int) -> str | None:
 def is_alive(record: Mapping[str, Any]) -> bool:
     """Whether the process of a record (``pid``, ``born``) still runs."""
     return record["pid"] is not None and record["born"] is not None and birth(record["pid"]) == record["born"]
+
+
+def _is_open(port: int) -> bool:
+    """Whether something listens on a port of the loopback; 0 stands for no port to wait for."""
+    if not port:
+        return True
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _read_record(state: Path) -> dict[str, Any] | None:
