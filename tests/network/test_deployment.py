@@ -1,0 +1,202 @@
+"""Real processes on loopback, from kits: a run over TLS with registered keys, killed in every phase, and refusals."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from processes import Federation, eventually
+
+from adamss_fl.assembly import build_site, run_federation
+from adamss_fl.cohort import make_phantom
+from adamss_fl.config import load_config
+from adamss_fl.deployment.site_node import programs, read_site_settings
+from adamss_fl.federation.audit import verify
+from adamss_fl.federation.local_sites import LocalSites
+
+pytestmark = [pytest.mark.slow, pytest.mark.network]
+
+SITES = ("hospital-1", "hospital-2", "hospital-3")
+TASK = """
+name: tiny
+sites: [{sites}]
+split: {{test: 0.3}}
+imaging: {{grid: [16, 16, 16], spacing_mm: [8.0, 8.0, 8.0]}}
+augmentation: [flip]
+model: {{width: 1, bins: 4}}
+stages:
+  segmentation: {{learning_rate: 1.0e-2, batch_size: 2}}
+  survival: {{learning_rate: 1.0e-2, batch_size: 2}}
+plan: {{preset: per-round, segmentation_rounds: {rounds}, survival_rounds: {rounds}, epochs: null, steps: 2}}
+federation: {{min_sites: 3, deadline_seconds: 45, attempts: 6}}
+runtime: {{device: cpu, precision: fp32, threads: 1}}
+"""
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hospitals") / "phantom"
+    make_phantom(folder, sites=3, patients=12, size=32, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def federation(tmp_path_factory: pytest.TempPathFactory, phantom: Path) -> Iterator[Federation]:
+    found = Federation(tmp_path_factory.mktemp("federation"), {name: phantom / name for name in SITES})
+    found.start("server", *SITES)
+    try:
+        eventually(lambda: set(found.connected().values()) == {"online"}, 120, found.logs())
+        yield found
+    finally:
+        found.close()
+
+
+def task(folder: Path, phantom: Path, rounds: int) -> Path:
+    path = folder / f"rounds-{rounds}.yaml"
+    path.write_text(
+        TASK.format(rounds=rounds, sites=", ".join(f"{{name: {name}, path: {phantom / name}}}" for name in SITES))
+    )
+    return path
+
+
+def weights(out: Path, round: int) -> bytes:
+    return (out / "checkpoints" / f"round-{round:04d}" / "model.safetensors").read_bytes()
+
+
+def expected(config: Path, out: Path) -> Path:
+    """The same run in this process."""
+    settings = load_config(config)
+    sites = [build_site(settings, site.name, out / "sites" / site.name) for site in settings.sites]
+    run_federation(settings, LocalSites(sites), out)
+    return out
+
+
+def test_killed_in_every_phase_a_run_ends_with_the_weights_of_an_undisturbed_one(
+    federation: Federation, phantom: Path, tmp_path: Path
+) -> None:
+    """One SIGKILL each while sending, training, replying, aggregating and saving, and to every kind of process."""
+    run = "chaos"
+    config = task(tmp_path, phantom, 3)
+    federation.submit(config, run)
+
+    def kill(pids: list[int]) -> bool:
+        for pid in pids[:1]:
+            os.kill(pid, signal.SIGKILL)
+        return bool(pids)
+
+    def kill_program(who: str, program: str) -> bool:
+        pid = federation.pid(who, program)
+        return kill([pid] if pid else [])
+
+    def started(round: int) -> bool:
+        return any(event["round"] == round for event in federation.events(run, "round_start"))
+
+    def passed(site: str, way: str, round: int) -> bool:
+        return any((e["kind"], e["direction"], e["round"]) == ("train", way, round) for e in federation.audit(site))
+
+    def saved(round: int) -> bool:
+        return (federation.run(run) / "checkpoints" / f"round-{round:04d}" / "state.json").exists()
+
+    def step(when: object, what: object, name: str) -> None:
+        eventually(when, 240, f"{name}: its moment never came\n{federation.logs()}")  # type: ignore[arg-type]
+        eventually(what, 60, f"{name}: there was nothing to kill\n{federation.logs()}")  # type: ignore[arg-type]
+
+    step(lambda: started(1), lambda: kill(federation.children("server", "flwr-serverapp")), "server app, sending")
+    step(
+        lambda: federation.children("hospital-1", "adamss_fl.cli.door"),
+        lambda: kill(federation.children("hospital-1", "adamss_fl.cli.door")),
+        "client process, training",
+    )
+    step(lambda: passed("hospital-2", "out", 1), lambda: kill_program("hospital-2", "supernode"), "SuperNode, replying")
+    step(lambda: saved(1), lambda: kill_program("server", "superlink"), "SuperLink, saving")
+    step(lambda: started(2), lambda: kill_program("server", "superexec"), "SuperExec, aggregating")
+    step(lambda: saved(2), lambda: kill_program("hospital-3", "superexec"), "a site's SuperExec")
+    federation.wait_until_finished(run)
+
+    undisturbed = expected(config, tmp_path / "local")
+    assert weights(federation.run(run), 3) == weights(undisturbed, 3)
+    figures = [
+        json.loads((folder / "metrics.json").read_text())["test"] for folder in (federation.run(run), undisturbed)
+    ]
+    assert figures[0] == figures[1]
+    aggregated = [(event["round"], event["sites"]) for event in federation.events(run, "aggregate")]
+    assert {sites for _, each in aggregated for sites in each} == set(SITES)
+    for site in SITES:
+        report = verify(federation.site(site) / "state/audit.jsonl")
+        assert report.problems == []
+        assert report.entries > 0
+
+
+def test_nothing_about_one_patient_leaves_a_site(federation: Federation, phantom: Path) -> None:
+    """What the server has kept of a whole run, database included, names no patient, file or folder of a site."""
+    if not federation.is_finished("chaos"):
+        pytest.fail("the run before did not finish")
+    patients = {path.name.split("__")[0] for path in phantom.glob("*/imagesTr/*.nii.gz")}
+    assert patients
+    secrets = [*patients, str(phantom), "imagesTr", *(str(federation.site(name)) for name in SITES)]
+    kept = [path for path in (federation.server / "state").rglob("*") if path.is_file()]
+    assert any(path.name == "superlink.db" for path in kept)
+    for path in kept:
+        content = path.read_bytes()
+        found = [secret for secret in secrets if secret.encode() in content]
+        assert not found, f"{path}: {found}"
+
+
+def test_a_bundle_that_the_hospital_has_not_approved_is_refused_before_it_runs(
+    federation: Federation, phantom: Path, tmp_path: Path
+) -> None:
+    site = "hospital-1"
+    state = federation.site(site) / "state"
+    (digest,) = (each["digest"] for each in json.loads((state / "approvals.json").read_text())["bundles"])
+    done = federation.command("site", "withdraw", str(state), digest)
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(state / "flwr/apps")
+    run = "unapproved"
+    federation.submit(task(tmp_path, phantom, 1), run)
+
+    def refused() -> bool:
+        return any(e["site"] == site and e["cause"] == "bundle_not_approved" for e in federation.events(run, "absence"))
+
+    eventually(refused, 180, federation.logs())
+    assert not (state / "flwr/apps").exists()
+    assert any((e["kind"], e["code"]) == ("bundle", "bundle_not_approved") for e in federation.audit(site))
+    assert federation.outcome(run)["state"] == "paused"
+
+    done = federation.command("site", "approve", str(state), digest)
+    assert done.returncode == 0, done.stderr
+    federation.wait_until_finished(run, 300)
+
+
+def test_a_site_with_a_key_that_is_not_registered_never_connects(
+    federation: Federation, phantom: Path, tmp_path: Path
+) -> None:
+    """A kit of its own making, down to a consortium with the same name: TLS refuses the server it meets."""
+    other = Federation(tmp_path, {"hospital-4": phantom / "hospital-1"})
+    kit = other.site("hospital-4")
+    # The right server's certificate authority and port, so that only the key is wrong.
+    log = kit / "state/logs/supernode.log"
+    address = f"127.0.0.1:{federation.consortium.port}"
+    settings = read_site_settings(kit)
+    for ca, reason in ((federation.server / "ca.crt", "key"), (kit / "ca.crt", "certificate")):
+        node, _ = programs(kit, settings, address, ca, kit / "site.key")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*node.command, "--max-retries", "1"],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **node.environment},
+            )
+            try:
+                code = process.wait(60)
+            except subprocess.TimeoutExpired:
+                code = None
+            finally:
+                process.kill()
+                process.wait()
+        assert code not in (0, None), f"{reason}: {log.read_text()}"
+        assert "hospital-4" not in federation.connected()
