@@ -156,7 +156,8 @@ def test_a_bundle_that_the_hospital_has_not_approved_is_refused_before_it_runs(
     assert done.returncode == 0, done.stderr
     shutil.rmtree(state / "flwr/apps", ignore_errors=True)
     run = "unapproved"
-    federation.submit(task(tmp_path, phantom, 1), run)
+    config = task(tmp_path, phantom, 1)
+    federation.submit(config, run)
 
     def refused() -> bool:
         return any(e["site"] == site and e["cause"] == "bundle_not_approved" for e in federation.events(run, "absence"))
@@ -168,7 +169,11 @@ def test_a_bundle_that_the_hospital_has_not_approved_is_refused_before_it_runs(
 
     done = federation.command("site", "approve", str(state), digest)
     assert done.returncode == 0, done.stderr
-    federation.wait_until_finished(run, 300)
+    again = ("submit", str(config), "--federation", str(federation.server), "--name", run, "--json")
+    done = federation.command(*again, seconds=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["state"] == "finished"
+    assert json.loads(done.stdout)["rounds"] == 1
 
 
 def test_a_site_with_a_key_that_is_not_registered_never_connects(
