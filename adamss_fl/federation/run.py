@@ -25,6 +25,7 @@ from adamss_fl.federation.messages import Reply, Sites, Weights
 from adamss_fl.federation.rounds import Rounds, RunIdentity
 from adamss_fl.federation.stage_one import inherit_stage_one, stage_one_fingerprint
 from adamss_fl.federation.task import Task, fingerprint
+from adamss_fl.federation.versions import may_train_together
 from adamss_fl.model import AdaMSS, architecture_hash, parameter_groups, to_weights
 from adamss_fl.radiomics.encoding import TabularEncoding
 from adamss_fl.survival import TimeGrid
@@ -134,7 +135,7 @@ def _begin(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog,
         version=__version__,
         megabytes=round(sum(array.nbytes for array in initial_weights(task).values()) / 1e6, 3),
     )
-    described = rounds.ask("describe", 0, {})
+    described = rounds.ask("describe", 0, {"version": __version__})
     _check_sites(task, described)
     for reply in described:
         events.write("site", 0, reply.site, figures=dict(reply.figures))
@@ -174,10 +175,10 @@ def _check_sites(task: Task, replies: Sequence[Reply]) -> None:
     """Raise InputError where a site cannot take part as the task stands."""
     expected = architecture_hash(task.model)
     for reply in replies:
-        if reply.figures["version"] != __version__:
+        if not may_train_together(reply.figures["version"]):
             raise InputError(
                 f"site {reply.site}: runs adamss-fl {reply.figures['version']}, the server {__version__}; "
-                "install the same version"
+                "install versions that may train together (the same first number; below 1.0 the same two)"
             )
         if reply.figures["architecture"] != expected:
             raise InputError(f"site {reply.site}: another model architecture; use the same model settings everywhere")

@@ -25,6 +25,7 @@ from adamss_fl.federation.messages import Instruction, Reply, SiteFailure, Weigh
 from adamss_fl.federation.site_features import SiteFeatures
 from adamss_fl.federation.site_state import SiteState
 from adamss_fl.federation.task import Task
+from adamss_fl.federation.versions import may_train_together
 from adamss_fl.imaging import Sample
 from adamss_fl.model import (
     AdaMSS,
@@ -112,6 +113,8 @@ class Site:
         torch.set_num_threads(self.task.runtime.threads)
         weights: Weights | None = None
         if instruction.kind == "describe":
+            if not may_train_together(instruction.settings.get("version")):
+                raise SiteFailure("version_mismatch")
             figures = self.describe()
         elif instruction.kind == "statistics":
             figures = self.statistics(instruction)

@@ -104,7 +104,7 @@ def training(round_: int, weights: Weights, stage: str = "survival", **more: Any
 
 def test_describe_counts_patients_and_events_per_split(tmp_path: Path) -> None:
     task, data = make_task(), make_data("a", train=6, validation=3, test=4)
-    reply = site(task, data, tmp_path).handle(ask("describe"))
+    reply = site(task, data, tmp_path).handle(ask("describe", version=__version__))
     assert reply.figures == {
         "version": __version__,
         "architecture": architecture_hash(task.model),
@@ -118,6 +118,14 @@ def test_describe_counts_patients_and_events_per_split(tmp_path: Path) -> None:
     }
     assert (reply.kind, reply.site, reply.run, reply.round, reply.attempt) == ("describe", "a", "run", 1, 1)
     assert reply.weights is None
+
+
+@pytest.mark.parametrize("order", [{}, {"version": "9.9.9"}, {"version": 1}])
+def test_a_server_of_a_version_that_may_not_train_with_ours_learns_nothing(
+    tmp_path: Path, order: dict[str, Any]
+) -> None:
+    with pytest.raises(SiteFailure, match=r"^version_mismatch$"):
+        site(make_task(), make_data("a", train=6), tmp_path).handle(ask("describe", **order))
 
 
 @given(
