@@ -37,7 +37,8 @@ def follow_run(submissions: Submissions, name: str) -> dict[str, Any]:
                     console.print(f"paused: {told}; it is tried again by itself", soft_wrap=True)
                 time.sleep(_POLL_SECONDS)
     except KeyboardInterrupt:
-        console.print(f"the run goes on; look on again with the same command, or end it with `adamss-fl stop {name}`")
+        told = f"the run goes on; look on again with the same command, or end it with `adamss-fl stop {name}`"
+        console.print(told, soft_wrap=True)
         raise
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     keys = ("rounds", "sites", "c_index", "dsc")
