@@ -143,6 +143,22 @@ def test_flower_is_imported_only_inside_functions() -> None:
     assert wrong == []
 
 
+def test_provisioning_stands_on_files_errors_and_the_standard_library_and_on_cryptography_inside_functions() -> None:
+    """A hospital opens its kit on any machine, and the command line stays fast."""
+    rooms = {"provisioning", "errors", "plain", "plugins", "yaml_source", "federation.files"}
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in MODULES
+        if room_of(path) == "provisioning"
+        for at_import in (True, False)
+        for name, line in imports(path, at_import=at_import)
+        if name.split(".")[0] not in sys.stdlib_module_names | (set() if at_import else {"cryptography"})
+        and name != "adamss_fl"
+        and not any(f"{name}.".startswith(f"adamss_fl.{room}.") for room in rooms)
+    ]
+    assert wrong == []
+
+
 @pytest.mark.parametrize("room", CORE)
 def test_the_training_core_imports_torch_numpy_and_the_standard_library_alone(room: str) -> None:
     wrong = [

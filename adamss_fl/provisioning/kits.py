@@ -1,32 +1,22 @@
-"""Kits as they are used: opened only if whole, signed by their consortium, in time, and with their own key.
+"""Kits where they are used: opened only if whole, signed by their consortium, in time, and beside their own key.
 
-``kit.json`` (a site's) and ``server.json`` (the server's) are records signed by the consortium's authority; they hold
-the hashes of the kit's other files that nobody is to change.
+A state folder remembers the kit that first used it.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from adamss_fl.errors import InputError
 from adamss_fl.federation.files import write_json
-from adamss_fl.provisioning.keys import (
-    fingerprint,
-    is_signed,
-    key_fingerprint,
-    load_certificate,
-    load_private,
-    load_public,
-    public_ssh,
-)
+from adamss_fl.provisioning.certificates import load_certificate
+from adamss_fl.provisioning.keys import key_fingerprint, load_private, public_ssh
+from adamss_fl.provisioning.records import AGAIN, CA_FILE, SERVER_RECORD, SITE_RECORD, check_time, read_kit
 
-KIT, SERVER = "kit.json", "server.json"
 _REMEMBERED = "kit.json"
-_AGAIN = "ask the coordinator for a new kit"
 
 
 @dataclass(frozen=True)
@@ -34,7 +24,8 @@ class SiteKit:
     """A site's kit.
 
     consortium_id : SHA-256 of the authority's certificate. server_host, server_port : where the server is.
-    ca_file : whom the server's certificate must come from. key_file, public_key : the site's own. expires : ISO time.
+    ca_file : absolute; who the server's certificate must come from. key_file : absolute; the site's private key.
+    public_key : its OpenSSH line. expires : ISO time. serial : a newer kit of the consortium has a higher one.
     """
 
     folder: Path
@@ -54,7 +45,9 @@ class SiteKit:
 class ServerKit:
     """The server's kit.
 
-    sites : OpenSSH public key of every site that may take part, by name. revoked : names of those that may no longer.
+    names, addresses, port : where sites reach the server. cert_file, key_file, ca_file : absolute, for TLS.
+    sites : OpenSSH public key of every site that may take part, by name.
+    revoked : names of sites that may no longer, and the fingerprints of keys that a new one replaced.
     """
 
     folder: Path
@@ -69,28 +62,36 @@ class ServerKit:
     sites: Mapping[str, str]
     revoked: tuple[str, ...]
     expires: str
+    serial: int
 
 
 def open_site_kit(folder: Path, now: datetime | None = None) -> SiteKit:
-    """A site's kit. Raises InputError where it is not whole, not signed, edited, out of time, or another key's."""
-    folder = Path(folder)
-    record = _open(folder, KIT, now)
-    own = load_private(folder / "site.key")
+    """A site's kit, checked.
+
+    now : the time to judge by; default: this machine's clock.
+    Raises InputError where ``folder`` holds no site's kit, a file of it is missing or was edited, it is not signed by
+    the authority whose certificate it carries, it is not valid yet or has expired, or its private key is missing, is
+    another site's, or is readable by others.
+    """
+    folder = Path(folder).absolute()
+    record = read_kit(folder, SITE_RECORD, AGAIN)
+    check_time(record, folder / SITE_RECORD, now)
+    path = folder / "site.key"
+    own = load_private(path, "put the key there that this site made, or ask the coordinator for a new kit")
     if key_fingerprint(public_ssh(own.public_key())) != key_fingerprint(record["public_key"]):
         raise InputError(
-            f"{folder / 'site.key'}: is not the key that this kit was made for (site {record['site']}); "
-            "a kit works only at its own site, with the key that was made there"
+            f"{path}: is not the key that this kit of site {record['site']} was made for; use the kit of the site that "
+            f"the key belongs to, or {AGAIN}"
         )
-    server = record["server"]
     return SiteKit(
         folder=folder,
         consortium=record["consortium"],
         consortium_id=record["consortium_id"],
         site=record["site"],
-        server_host=server["host"],
-        server_port=server["port"],
-        ca_file=(folder / "ca.crt").resolve(),
-        key_file=(folder / "site.key").resolve(),
+        server_host=record["server"]["host"],
+        server_port=record["server"]["port"],
+        ca_file=folder / CA_FILE,
+        key_file=path,
         public_key=record["public_key"],
         expires=record["expires"],
         serial=record["serial"],
@@ -98,12 +99,15 @@ def open_site_kit(folder: Path, now: datetime | None = None) -> SiteKit:
 
 
 def open_server_kit(folder: Path, now: datetime | None = None) -> ServerKit:
-    """The server's kit. Raises InputError as :func:`open_site_kit` does."""
-    folder = Path(folder)
-    record = _open(folder, SERVER, now)
-    certificate, own = load_certificate(folder / "server.crt"), load_private(folder / "server.key")
+    """The server's kit, checked. Raises InputError as :func:`open_site_kit` does."""
+    folder = Path(folder).absolute()
+    again = "make it again: adamss-fl provision CONSORTIUM --out DIR --renew server"
+    record = read_kit(folder, SERVER_RECORD, again)
+    check_time(record, folder / SERVER_RECORD, now)
+    certificate = load_certificate(folder / "server.crt", again)
+    own = load_private(folder / "server.key", again)
     if certificate.public_key() != own.public_key():
-        raise InputError(f"{folder / 'server.key'}: is not the key of server.crt; provision the server again")
+        raise InputError(f"{folder / 'server.key'}: is not the key of server.crt; restore it, or {again}")
     server = record["server"]
     return ServerKit(
         folder=folder,
@@ -112,76 +116,85 @@ def open_server_kit(folder: Path, now: datetime | None = None) -> ServerKit:
         names=tuple(server["names"]),
         addresses=tuple(server["addresses"]),
         port=server["port"],
-        cert_file=(folder / "server.crt").resolve(),
-        key_file=(folder / "server.key").resolve(),
-        ca_file=(folder / "ca.crt").resolve(),
+        cert_file=folder / "server.crt",
+        key_file=folder / "server.key",
+        ca_file=folder / CA_FILE,
         sites=record["sites"],
         revoked=tuple(record["revoked"]),
         expires=record["expires"],
+        serial=record["serial"],
     )
 
 
-def remember(kit: SiteKit, state: Path) -> None:
-    """Bind a state folder to the kit that first used it.
+def remember(kit: SiteKit, state_dir: Path) -> None:
+    """Bind a state folder to a kit on its first use; later, note a renewed kit of the same site.
 
-    Raises InputError where the folder belongs to another site, another consortium, or another key of the site.
+    Writes consortium, site and the public key's fingerprint into ``STATE/kit.json``.
+    Raises InputError as :func:`check_remembered` does, and where the folder cannot be written.
     """
-    path = state / _REMEMBERED
+    state_dir = Path(state_dir)
+    check_remembered(kit, state_dir)
+    path = state_dir / _REMEMBERED
+    if path.exists() and kit.serial <= _serial(_read(path)):
+        return
     own = {
-        "consortium_id": kit.consortium_id,
         "consortium": kit.consortium,
+        "consortium_id": kit.consortium_id,
         "site": kit.site,
         "key": key_fingerprint(kit.public_key),
+        "serial": kit.serial,
     }
-    if not path.exists():
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_json(path, own, private=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); let this user write there") from error
+
+
+def check_remembered(kit: SiteKit, state_dir: Path) -> None:
+    """Refuse a kit that is not of the consortium and site that a state folder was first used with.
+
+    A folder that remembers nothing is free for any kit. A renewed kit of the same site is taken, with a new key too;
+    an older kit whose key has been replaced is not.
+    Raises InputError for another consortium, another site, a replaced key, a memory that cannot be read, and the kit's
+    own folder as a state folder.
+    """
+    path = Path(state_dir) / _REMEMBERED
+    if Path(state_dir).resolve() == kit.folder.resolve():
+        raise InputError(f"{state_dir}: is the kit's own folder; give a folder below it as 'state' in site.yaml")
+    if not path.exists():
         return
     known = _read(path)
-    for key, what in (("consortium_id", "consortium"), ("site", "site"), ("key", "key")):
-        if known.get(key) != own[key]:
-            shown = {"consortium_id": "consortium", "site": "site", "key": "key"}[key]
-            raise InputError(
-                f"{kit.folder}: is a kit of another {what} ({own[shown]}) than {state} was first used with "
-                f"({known.get(shown)}); use the kit of this site, or give it another state folder"
-            )
-
-
-def _open(folder: Path, name: str, now: datetime | None) -> dict[str, Any]:
-    """A kit's record, checked: signature, consortium, time, and the hashes of its files."""
-    path = folder / name
-    if not path.exists():
-        raise InputError(f"{folder}: is no kit ({name} is missing); give the folder that `adamss-fl provision` made")
-    record = _read(path)
-    authority = load_certificate(folder / "ca.crt")
-    if record.get("consortium_id") != fingerprint(authority):
-        raise InputError(f"{path}: belongs to another consortium than {folder / 'ca.crt'}; {_AGAIN}")
-    issuer = authority.public_key()
-    signer = load_public(public_ssh(issuer), str(folder / "ca.crt"))  # type: ignore[arg-type]
-    if not is_signed(record, signer):
-        raise InputError(f"{path}: was edited after it was signed; {_AGAIN}")
-    moment = now or datetime.now(UTC)
-    issued, expires = (datetime.fromisoformat(record[key]) for key in ("issued", "expires"))
-    if moment < issued:
+    before = f"{known.get('consortium')} {str(known.get('consortium_id'))[:12]}"
+    mend = f"use the kit of {known.get('site')}, or give this kit a state folder of its own in site.yaml"
+    if known.get("consortium_id") != kit.consortium_id:
         raise InputError(
-            f"{path}: is good only from {record['issued']} on, and this machine's clock says "
-            f"{moment:%Y-%m-%d %H:%M}; set the clock"
+            f"{kit.folder}: is a kit of another consortium ({kit.consortium} {kit.consortium_id[:12]}) than "
+            f"{state_dir} was first used with ({before}); {mend}"
         )
-    if moment >= expires:
-        raise InputError(f"{path}: expired on {record['expires']}; {_AGAIN} (`adamss-fl provision --renew`)")
-    for file, digest in record["files"].items():
-        found = folder / file
-        if not found.is_file():
-            raise InputError(f"{found}: is missing; {_AGAIN}")
-        if hashlib.sha256(found.read_bytes()).hexdigest() != digest:
-            raise InputError(f"{found}: was edited after it was signed; {_AGAIN}")
-    return record
+    if known.get("site") != kit.site:
+        raise InputError(
+            f"{kit.folder}: is the kit of another site ({kit.site}) than {state_dir} was first used with "
+            f"({known.get('site')}); {mend}"
+        )
+    if known.get("key") != key_fingerprint(kit.public_key) and kit.serial <= _serial(known):
+        raise InputError(
+            f"{kit.folder}: has a key of {kit.site} that a newer kit, used here since, has replaced; use the newer kit"
+        )
+
+
+def _serial(known: dict[str, Any]) -> int:
+    serial = known.get("serial")
+    return serial if isinstance(serial, int) else 0
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read; {_AGAIN}") from error
+        raise InputError(
+            f"{path}: cannot be read; restore it, or remove it if this site's kit is the right one"
+        ) from error
     if not isinstance(found, dict):
-        raise InputError(f"{path}: is no record of a kit; {_AGAIN}")
+        raise InputError(f"{path}: is damaged; restore it, or remove it if this site's kit is the right one")
     return found

@@ -1,38 +1,53 @@
-"""Making a consortium's folder, and changing it later without touching what is already out: adding, renewing, revoking.
+"""Making a consortium's folder, and changing it later without touching what is out: adding, renewing, revoking."""
 
-``DIR/ca`` stays with the coordinator and signs everything else; ``DIR/server`` goes to the server, ``DIR/sites/NAME``
-to each site.
-"""
-
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from adamss_fl.errors import InputError
-from adamss_fl.federation.files import write_atomically, write_json
-from adamss_fl.provisioning import keys, texts
-from adamss_fl.provisioning.kits import KIT, SERVER
-from adamss_fl.provisioning.settings import NAME, Consortium, SiteEntry
+from adamss_fl.federation.files import locked
+from adamss_fl.plugins import suggest
+from adamss_fl.provisioning import standing
+from adamss_fl.provisioning.keys import key_fingerprint, load_private, new_key, public_ssh
+from adamss_fl.provisioning.making import Maker, check_authority_in_time
+from adamss_fl.provisioning.records import SERVER_RECORD, SITE_RECORD, read_kit
+from adamss_fl.provisioning.requests import read_request
+from adamss_fl.provisioning.settings import SERVER, Consortium
+from adamss_fl.provisioning.signing import moment
+from adamss_fl.provisioning.standing import Standing, command
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-    from cryptography.x509 import Certificate
 
-REVOKED = "revoked.json"
+SOON = timedelta(days=30)
+"""A kit that expires within this time is told about."""
 
 
 @dataclass(frozen=True)
-class _Authority:
-    key: "EllipticCurvePrivateKey"
-    certificate: "Certificate"
+class _Call:
+    """One call: what is asked, of which consortium and folder. requests : public key by site that made its own."""
+
+    consortium: Consortium
+    out: Path
+    renew: str
+    revoke: str
+    fresh_key: bool
+    requests: Mapping[str, str]
 
     @property
-    def id(self) -> str:
-        return keys.fingerprint(self.certificate)
+    def command(self) -> str:
+        return command(self.consortium, self.out)
+
+
+@dataclass
+class _Plan:
+    """What is to be: public key by site that takes part, those whose kits are made now, new private keys."""
+
+    keys: dict[str, str] = field(default_factory=dict)
+    made: list[str] = field(default_factory=list)
+    own: "dict[str, EllipticCurvePrivateKey]" = field(default_factory=dict)
 
 
 def provision(
@@ -43,241 +58,179 @@ def provision(
     new_key: bool = False,
     now: datetime | None = None,
 ) -> dict[str, Path]:
-    """Make or bring up to date the folder of a consortium; returns every kit's folder by ``server`` or site.
+    """Make or bring up to date a consortium's folder; returns the folder of every kit, by ``server`` or site.
 
-    Existing sites' kits are left byte for byte as they are, but for the site named by ``renew``.
+    Sites that are new in the file get kits; the files of every other site stay byte for byte as they are, but for the
+    one that is renewed. The server's record, which registers the sites' keys, is issued anew in any case.
 
     renew : a site, or ``server``: a kit with new dates, and the same key unless ``new_key``.
-    revoke : a site that is to take part no longer.
-    Raises InputError for a folder of another consortium, an unknown name, a bad request, or a site that has gone from
-    the file without being revoked.
+    revoke : a site that is to take part no longer, nor its key under any name. now : default: this machine's clock.
+    Raises InputError, before anything is changed, for a folder that is damaged or of another consortium, an unknown
+    name, a bad request, a key that is used twice or was revoked, a site that is gone from the file without being
+    revoked, and an authority that has expired; also where the folder cannot be written.
     """
-    moment = (now or datetime.now(UTC)).replace(microsecond=0)
-    authority = _authority(consortium, out, moment)
-    revoked = _revoked(out, authority)
-    listed = {site.name: site for site in consortium.sites}
-    made = {path.parent.name for path in (out / "sites").glob(f"*/{KIT}")}
-    if revoke:
-        if revoke not in made and revoke not in revoked:
-            raise InputError(
-                f"--revoke {revoke}: there is no such site; there are: {', '.join(sorted(made)) or 'none'}"
-            )
-        revoked = tuple(sorted({*revoked, revoke}))
-    if renew not in ("", "server") and (renew not in listed or renew in revoked):
-        raise InputError(f"--renew {renew}: there is no such site in the consortium file, or it is revoked")
-    for name in sorted(made - set(listed) - set(revoked)):
+    time = (now or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0)
+    requests = {site.name: read_request(site.request, site.name) for site in consortium.sites if site.request}
+    call = _Call(consortium, Path(out), renew, revoke, new_key, requests)
+    _check_options(call)
+    try:
+        if standing.open_authority(call.out, consortium.name) is None:
+            if renew or revoke:
+                raise InputError(f"{out}: has no kits yet; make them first: {call.command}")
+            _plan(call, Standing())  # refuses what can be refused before there is a folder
+        standing.private_folder(call.out)
+        with locked(call.out / standing.LOCK):
+            return _provision(call, time)
+    except OSError as error:
+        raise InputError(f"{error.filename or out}: cannot be read or written ({error.strerror})") from error
+
+
+def cautions(consortium: Consortium, out: Path, now: datetime | None = None) -> list[str]:
+    """What the coordinator should know of kits that are out: those that expire soon, and those for another server.
+
+    Raises InputError where a kit is damaged.
+    """
+    time = (now or datetime.now(UTC)).astimezone(UTC)
+    here = {"host": consortium.host, "port": consortium.port}
+    server = read_kit(Path(out) / "server", SERVER_RECORD, "restore it")
+    found = []
+    for name in (SERVER, *sorted(server["sites"])):
+        record = server if name == SERVER else read_kit(Path(out) / "sites" / name, SITE_RECORD, "restore it")
+        again = f"renew it: {command(consortium, out)} --renew {name}"
+        expires = moment(record["expires"], name, again)
+        if expires - time < SOON:
+            found.append(f"{name}: the kit expires on {expires:%Y-%m-%d %H:%M} UTC; {again}")
+        if name != SERVER and record["server"] != here:
+            there = f"{record['server']['host']}:{record['server']['port']}"
+            found.append(f"{name}: the kit looks for the server at {there}, not {here['host']}:{here['port']}; {again}")
+    return found
+
+
+def _provision(call: _Call, now: datetime) -> dict[str, Path]:
+    out, consortium = call.out, call.consortium
+    authority = standing.open_authority(out, consortium.name)
+    if authority is None:
+        authority = standing.make_authority(out, consortium.name, now)
+    check_authority_in_time(authority, now, out / "ca" / "ca.crt")
+    before = standing.read_standing(out, consortium, authority, {call.renew, call.revoke})
+    _check_names(call, before)
+    plan = _plan(call, before)
+    maker = Maker(consortium, authority, now)
+    _write(call, maker, before, plan)
+    return {SERVER: out / "server"} | {name: out / "sites" / name for name in plan.keys}
+
+
+def _write(call: _Call, maker: Maker, before: Standing, plan: _Plan) -> None:
+    serial = before.serial
+    for name in plan.made:
+        serial += 1
+        same_key = before.keys.get(name) == plan.keys[name]
+        folder = call.out / "sites" / name
+        standing.private_folder(folder.parent)
+        maker.site_kit(folder, name, plan.keys[name], plan.own.get(name), keep=same_key, serial=serial)
+    revoked = {name: dict(entry) for name, entry in before.revoked.items()}
+    if call.revoke and call.revoke not in revoked:
+        revoked[call.revoke] = {"key": key_fingerprint(before.keys[call.revoke]), "since": maker.now.isoformat()}
+    replaced = {key_fingerprint(key) for name, key in before.registered.items() if plan.keys.get(name, key) != key}
+    replaced |= set(before.replaced_keys)
+    standing.write_revoked(call.out, maker.authority, revoked, replaced)
+    server = None if before.server is None else before.server["server"]
+    named = {"names": list(call.consortium.names), "addresses": list(call.consortium.addresses)}
+    maker.server_kit(
+        call.out / "server",
+        sites=dict(sorted(plan.keys.items())),
+        revoked=[*sorted(revoked), *sorted(replaced)],
+        serial=serial + 1,
+        new_certificate=server is None or call.renew == SERVER or any(server[key] != named[key] for key in named),
+        fresh_key=server is None or (call.renew == SERVER and call.fresh_key),
+    )
+
+
+def _check_options(call: _Call) -> None:
+    if call.fresh_key and not call.renew:
+        raise InputError("--new-key: goes with --renew; say whose key is to be new")
+    if call.renew and call.revoke:
+        raise InputError("--renew and --revoke are two steps; give one of them")
+
+
+def _check_names(call: _Call, before: Standing) -> None:
+    """Refuse names that are unknown, and sites that are gone from the file without having been revoked."""
+    if call.revoke and call.revoke not in before.keys and call.revoke not in before.revoked:
+        raise InputError(f"--revoke: no site {call.revoke!r} has a kit; {suggest(call.revoke, before.keys, 'sites')}")
+    if call.renew in before.revoked:
+        raise InputError(f"--renew: {call.renew} is revoked; a site comes back under a new name, with a new key")
+    if call.renew and call.renew != SERVER and call.renew not in before.keys:
+        known = suggest(call.renew, [SERVER, *before.keys], "kits")
+        raise InputError(f"--renew: no site {call.renew!r} has a kit; {known}")
+    listed = {site.name for site in call.consortium.sites}
+    for name in sorted(set(before.keys) - listed - {call.revoke}):
         raise InputError(
-            f"{name}: has a kit and is not in the consortium file; put it back, or take its right away: --revoke {name}"
+            f"{call.consortium.source}: sites: {name} has a kit and is not there any more; put it back, or take its "
+            f"right away: {call.command} --revoke {name}"
         )
-    for site in consortium.sites:
-        if site.name in revoked:
+
+
+def _plan(call: _Call, before: Standing) -> _Plan:
+    """Decide every site's key. Raises InputError for a key that cannot be used; nothing is written here."""
+    plan = _Plan()
+    for site in call.consortium.sites:
+        name = site.name
+        if name in before.revoked or name == call.revoke:
             continue
-        if site.name not in made or site.name == renew:
-            _site_kit(consortium, site, out / "sites" / site.name, authority, moment, new_key and site.name == renew)
-    write_json(out / REVOKED, keys.signed({"consortium_id": authority.id, "revoked": list(revoked)}, authority.key))
-    _server_kit(consortium, out, authority, revoked, moment, renew == "server", new_key)
-    kits = {"server": out / "server"}
-    return kits | {site.name: out / "sites" / site.name for site in consortium.sites if site.name not in revoked}
+        renewed = name == call.renew
+        if renewed or name not in before.keys:
+            plan.made.append(name)
+        if name in before.keys and not (renewed and call.fresh_key):
+            plan.keys[name] = _same_key(call, before, name)
+        elif name in call.requests:
+            plan.keys[name] = _requested_key(call, before, name)
+        else:
+            plan.own[name] = new_key()
+            plan.keys[name] = public_ssh(plan.own[name].public_key())
+    gone = {entry["key"]: name for name, entry in before.revoked.items()} | dict.fromkeys(before.replaced_keys, "")
+    if call.revoke in before.keys:
+        gone[key_fingerprint(before.keys[call.revoke])] = call.revoke
+    owners: dict[str, str] = {}
+    for name, key in plan.keys.items():
+        mark = key_fingerprint(key)
+        if mark in gone:
+            whose = f"of {gone[mark]}, which is revoked" if gone[mark] else "that was replaced"
+            raise InputError(f"{_place(call, name)}: has a key {whose}; have {name} make a new key and request")
+        if mark in owners:
+            raise InputError(
+                f"{_place(call, name)}: has the same key as {owners[mark]}; have each site make a key of its own"
+            )
+        owners[mark] = name
+    return plan
 
 
-def request(site: str, out: Path) -> Path:
-    """At a hospital: make the site's own key and the request that the coordinator is sent; returns the request's path.
-
-    Raises InputError for a name that is none, or where there already is a key.
-    """
-    if not NAME.fullmatch(site):
-        raise InputError(f"--request {site!r}: must be letters, digits, - and _, at most 64")
-    if (out / "site.key").exists():
-        raise InputError(f"{out / 'site.key'}: there already is a key; use it, or give another --out")
-    key = keys.new_key()
-    write_atomically(out / "site.key", keys.private_ssh(key), private=True)
-    path = out / f"{site}.request.json"
-    write_json(path, keys.signed({"site": site, "public_key": keys.public_ssh(key.public_key())}, key))
-    return path
-
-
-def _authority(consortium: Consortium, out: Path, now: datetime) -> _Authority:
-    """The consortium's authority, made where there is none yet."""
-    folder, name = out / "ca", out / "ca" / "consortium.json"
-    if not (folder / "ca.key").exists():
-        if out.exists() and any(out.iterdir()):
-            raise InputError(f"{out}: is not empty and holds no authority of a consortium; give another --out")
-        key, certificate = keys.new_authority(consortium.name, now)
-        folder.mkdir(parents=True, mode=0o700)
-        write_json(name, keys.signed({"consortium": consortium.name}, key))
-        write_atomically(folder / "ca.crt", keys.certificate_pem(certificate))
-        write_atomically(folder / "ca.key", keys.private_pem(key), private=True)
-        return _Authority(key, certificate)
-    key, certificate = keys.load_private(folder / "ca.key"), keys.load_certificate(folder / "ca.crt")
-    if certificate.public_key() != key.public_key():
-        raise InputError(f"{folder}: ca.key is not the key of ca.crt; restore the folder")
-    record = _signed_record(name, key)
-    if record["consortium"] != consortium.name:
+def _same_key(call: _Call, before: Standing, name: str) -> str:
+    """The key that a site has; its request, where there is one, and its private key must not say otherwise."""
+    key = before.keys[name]
+    if call.requests.get(name, key) != key:
         raise InputError(
-            f"{out}: is the folder of the consortium {record['consortium']!r}, and the file says {consortium.name!r}; "
-            "give another --out, or mend the name"
+            f"{_place(call, name)}: has another key than the kit of {name}; put the old request back, or change the "
+            f"key: {call.command} --renew {name} --new-key"
         )
-    return _Authority(key, certificate)
+    path = call.out / "sites" / name / "site.key"
+    if name == call.renew and path.exists():
+        own = load_private(path, f"restore it, or make a new one: --renew {name} --new-key")
+        if public_ssh(own.public_key()) != key:
+            raise InputError(
+                f"{path}: is not the key that is registered for {name}; restore it, or make a new one: --renew {name} "
+                "--new-key"
+            )
+    return key
 
 
-def _revoked(out: Path, authority: _Authority) -> tuple[str, ...]:
-    path = out / REVOKED
-    return tuple(_signed_record(path, authority.key)["revoked"]) if path.exists() else ()
+def _requested_key(call: _Call, before: Standing, name: str) -> str:
+    key = call.requests[name]
+    if key == before.keys.get(name):
+        raise InputError(f"{_place(call, name)}: has the key that {name} uses now; have {name} make a new request")
+    return key
 
 
-def _signed_record(path: Path, key: "EllipticCurvePrivateKey") -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read; restore it") from error
-    if not isinstance(record, dict) or not keys.is_signed(record, key.public_key()):
-        raise InputError(f"{path}: was edited or is another consortium's; restore it")
-    return record
-
-
-def _site_kit(
-    consortium: Consortium, site: SiteEntry, folder: Path, authority: _Authority, now: datetime, new_key: bool
-) -> None:
-    known = folder / "site.pub"
-    own: EllipticCurvePrivateKey | None = None
-    if site.request is not None:
-        public = _requested_key(site.name, site.request)
-    elif known.exists() and not new_key:
-        public = known.read_text(encoding="utf-8").strip()
-    else:
-        own = keys.new_key()
-        public = keys.public_ssh(own.public_key())
-    _private_folder(folder)
-    expires = now + timedelta(days=consortium.valid_days)
-    names = {
-        "site": site.name,
-        "consortium": consortium.name,
-        "host": consortium.host,
-        "port": consortium.port,
-        "expires": f"{expires:%Y-%m-%d}",
-        "own_key": "" if site.request is None else texts.OWN_KEY,
-    }
-    hashed = {
-        "ca.crt": keys.certificate_pem(authority.certificate),
-        "site.pub": f"{public}\n".encode(),
-        "start.sh": texts.SITE_START.encode(),
-    }
-    _write(folder, hashed)
-    unit = texts.UNIT.format(what=f"site {site.name}", consortium=consortium.name, role="site")
-    _write(folder, {"README.md": texts.SITE_README.format(**names).encode(), "adamss-fl-site.service": unit.encode()})
-    for name, text in (("site.yaml", texts.SITE_YAML), ("state/policy.yaml", texts.POLICY)):
-        if not (folder / name).exists():  # the hospital's own from then on
-            write_atomically(folder / name, text.encode(), private=True)
-    if own is not None:
-        write_atomically(folder / "site.key", keys.private_ssh(own), private=True)
-    record = {
-        "consortium": consortium.name,
-        "consortium_id": authority.id,
-        "site": site.name,
-        "public_key": public,
-        "server": {"host": consortium.host, "port": consortium.port},
-        "serial": int(now.timestamp()),
-        **_dates(now, expires),
-        "files": _hashes(hashed),
-    }
-    write_json(folder / KIT, keys.signed(record, authority.key), private=True)
-
-
-def _server_kit(
-    consortium: Consortium,
-    out: Path,
-    authority: _Authority,
-    revoked: tuple[str, ...],
-    now: datetime,
-    renew: bool,
-    new_key: bool,
-) -> None:
-    folder = out / "server"
-    _private_folder(folder)
-    certificate_path, key_path = folder / "server.crt", folder / "server.key"
-    if renew or not certificate_path.exists() or not _certifies(certificate_path, consortium):
-        own = keys.load_private(key_path) if key_path.exists() and not new_key else keys.new_key()
-        certificate = keys.server_certificate(
-            (authority.key, authority.certificate),
-            own,
-            consortium.names,
-            consortium.addresses,
-            now,
-            consortium.valid_days,
-        )
-        write_atomically(key_path, keys.private_pem(own), private=True)
-        write_atomically(certificate_path, keys.certificate_pem(certificate))
-    expires = keys.load_certificate(certificate_path).not_valid_after_utc
-    hashed = {
-        "ca.crt": keys.certificate_pem(authority.certificate),
-        "server.crt": certificate_path.read_bytes(),
-        "start.sh": texts.SERVER_START.encode(),
-    }
-    _write(folder, hashed)
-    names = {"consortium": consortium.name, "host": consortium.host, "port": consortium.port}
-    readme = texts.SERVER_README.format(**names, expires=f"{expires:%Y-%m-%d}")
-    unit = texts.UNIT.format(what="server", consortium=consortium.name, role="server")
-    _write(folder, {"README.md": readme.encode(), "adamss-fl-server.service": unit.encode()})
-    sites = {
-        site.name: (out / "sites" / site.name / "site.pub").read_text(encoding="utf-8").strip()
-        for site in consortium.sites
-        if site.name not in revoked
-    }
-    record = {
-        "consortium": consortium.name,
-        "consortium_id": authority.id,
-        "server": {
-            "names": list(consortium.names),
-            "addresses": list(consortium.addresses),
-            "port": consortium.port,
-        },
-        "sites": sites,
-        "revoked": list(revoked),
-        **_dates(now, expires),
-        "files": _hashes(hashed),
-    }
-    write_json(folder / SERVER, keys.signed(record, authority.key), private=True)
-
-
-def _certifies(path: Path, consortium: Consortium) -> bool:
-    """Whether a certificate is good for every name and address of the server."""
-    from cryptography import x509
-
-    extension = keys.load_certificate(path).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    known = {*extension.get_values_for_type(x509.DNSName), *map(str, extension.get_values_for_type(x509.IPAddress))}
-    return {*consortium.names, *consortium.addresses} <= known
-
-
-def _requested_key(site: str, path: Path) -> str:
-    """The public key in a site's request, which must be signed by that key and be for that site."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        public = str(record["public_key"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: is no request of a site; make one: adamss-fl provision --request {site}") from error
-    if not keys.is_signed(record, keys.load_public(public, str(path))):
-        raise InputError(f"{path}: the request was edited, or not made by the owner of its key; ask for it again")
-    if record.get("site") != site:
-        raise InputError(f"{path}: is the request of {record.get('site')!r}, not of {site!r}; ask for the right one")
-    return public
-
-
-def _private_folder(folder: Path) -> None:
-    for each in (folder.parent, folder):
-        each.mkdir(parents=True, exist_ok=True)
-        each.chmod(0o700)
-
-
-def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    for name, data in files.items():
-        write_atomically(folder / name, data, private=True)
-        if name.endswith(".sh"):
-            (folder / name).chmod(0o700)
-
-
-def _hashes(files: Mapping[str, bytes]) -> dict[str, str]:
-    return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-
-
-def _dates(now: datetime, expires: datetime) -> dict[str, str]:
-    return {"issued": now.isoformat(), "expires": expires.isoformat()}
+def _place(call: _Call, name: str) -> str:
+    """Where a site's key comes from."""
+    request = next((site.request for site in call.consortium.sites if site.name == name), None)
+    return str(request if request is not None else call.out / "sites" / name)

@@ -38,9 +38,8 @@ class Federation:
 
     def __init__(self, folder: Path, cohorts: dict[str, Path]) -> None:
         self.folder, self.kits = folder, folder / "kits"
-        self.consortium = Consortium(
-            "tests", (), ("127.0.0.1",), free_port(), 30, tuple(SiteEntry(name) for name in cohorts)
-        )
+        sites = tuple(SiteEntry(name) for name in cohorts)
+        self.consortium = Consortium("tests", (), ("127.0.0.1",), sites, port=free_port(), valid_days=30)
         provision(self.consortium, self.kits)
         for name, cohort in cohorts.items():
             settings = f"path: {cohort}\nstate: state\ndevice: cpu\nport: {free_port()}\n"

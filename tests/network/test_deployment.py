@@ -32,7 +32,7 @@ stages:
   segmentation: {{learning_rate: 1.0e-2, batch_size: 2}}
   survival: {{learning_rate: 1.0e-2, batch_size: 2}}
 plan: {{preset: per-round, segmentation_rounds: {rounds}, survival_rounds: {rounds}, epochs: null, steps: 2}}
-federation: {{min_sites: 3, deadline_seconds: 45, attempts: 6}}
+federation: {{min_sites: 3, deadline_seconds: 120, attempts: 6}}
 runtime: {{device: cpu, precision: fp32, threads: 1}}
 """
 
@@ -170,7 +170,7 @@ def test_a_bundle_that_the_hospital_has_not_approved_is_refused_before_it_runs(
     done = federation.command("site", "approve", str(state), digest)
     assert done.returncode == 0, done.stderr
     again = ("submit", str(config), "--federation", str(federation.server), "--name", run, "--json")
-    done = federation.command(*again, seconds=300)
+    done = federation.command(*again, seconds=600)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["state"] == "finished"
     assert json.loads(done.stdout)["rounds"] == 1

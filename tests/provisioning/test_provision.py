@@ -1,371 +1,483 @@
-"""A consortium's folder: what is in it, what is refused, and what a change leaves alone."""
+"""Making a consortium's folder and changing it later: what changes, what does not, and what is refused untouched."""
 
-import dataclasses
 import json
-import socket
-import ssl
+import os
+import shutil
 import stat
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.cli.supernode.register import try_load_public_key
-from flwr.supercore.primitives.asymmetric import bytes_to_public_key
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from consortium_office import NOW, SETTINGS, Office
 
 from adamss_fl.errors import InputError
-from adamss_fl.federation.files import write_atomically
-from adamss_fl.provisioning.kits import open_server_kit, open_site_kit, remember
-from adamss_fl.provisioning.provision import provision, request
-from adamss_fl.provisioning.settings import Consortium, SiteEntry, read_consortium
+from adamss_fl.provisioning import provision as room
+from adamss_fl.provisioning.keys import key_fingerprint
+from adamss_fl.provisioning.kits import open_server_kit, open_site_kit
+from adamss_fl.provisioning.settings import read_consortium
 
-CONSORTIUM = Consortium("tests", ("fl.example.org",), ("10.0.0.7",), 8000, 30, (SiteEntry("north"), SiteEntry("south")))
-LATER = datetime.now(UTC) + timedelta(days=400)
-
-
-def everything(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+LATER = NOW + timedelta(days=10)
+THREE = [{"name": "north"}, {"name": "south"}, {"name": "east"}]
 
 
-def with_sites(*sites: SiteEntry | str) -> Consortium:
-    entries = tuple(SiteEntry(site) if isinstance(site, str) else site for site in sites)
-    return dataclasses.replace(CONSORTIUM, sites=entries)
+def refusal(office: Office, now: datetime = LATER, **options: Any) -> str:
+    """The line with which a call is refused, which must change nothing."""
+    before = office.files()
+    with pytest.raises(InputError) as caught:
+        office.provision(now=now, **options)
+    assert office.files() == before
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
 
 
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    provision(CONSORTIUM, tmp_path / "fed")
-    return tmp_path / "fed"
+def key_of(office: Office, site: str) -> str:
+    return (office.site(site) / "site.pub").read_text().strip()
 
 
-# --- what is in it ------------------------------------------------------------------------------------------------
+# --- the first time --------------------------------------------------------------------------------------------------
 
 
-def test_kits_open_and_say_who_they_are_for(out: Path) -> None:
-    site, server = open_site_kit(out / "sites/north"), open_server_kit(out / "server")
-    assert (site.site, site.consortium, site.server_host, site.server_port) == (
-        "north",
-        "tests",
-        "fl.example.org",
-        8000,
-    )
-    assert site.consortium_id == server.consortium_id
-    assert set(server.sites) == {"north", "south"}
-    assert server.sites["north"] == site.public_key
-    assert server.revoked == ()
-
-
-def test_flower_reads_the_keys(out: Path) -> None:
+def test_the_folder_holds_what_the_contract_says_and_no_kit_holds_anothers_key(made: Office) -> None:
+    site = {
+        "kit.json",
+        "ca.crt",
+        "site.key",
+        "site.pub",
+        "site.yaml",
+        "start.sh",
+        "adamss-fl-site.service",
+        "README.md",
+    }
+    server = {"server.json", "ca.crt", "server.crt", "server.key", "start.sh", "adamss-fl-server.service", "README.md"}
+    expected = {"ca/ca.crt", "ca/ca.key", "revoked.json", ".lock", *(f"server/{file}" for file in server)}
     for name in ("north", "south"):
-        kit = out / "sites" / name
-        private = serialization.load_ssh_private_key((kit / "site.key").read_bytes(), None)
-        assert isinstance(private, ec.EllipticCurvePrivateKey)
-        assert private.curve.name == "secp384r1"
-        public = bytes_to_public_key(try_load_public_key(kit / "site.pub"))
-        assert public == private.public_key()
+        expected |= {f"sites/{name}/{file}" for file in {*site, "state/policy.yaml"}}
+    files = made.files()
+    assert set(files) == expected
+    secrets = {path: data for path, data in files.items() if b"PRIVATE KEY" in data}
+    assert set(secrets) == {"ca/ca.key", "server/server.key", "sites/north/site.key", "sites/south/site.key"}
+    assert len(set(secrets.values())) == 4
 
 
-def test_only_the_owner_reads_private_files_and_no_kit_holds_anothers_key(out: Path) -> None:
-    for path in [*out.glob("server/**/*"), *out.glob("sites/*/**/*"), out / "ca/ca.key"]:
-        if path.is_file():
-            assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.suffix == ".sh" else 0o600), path
-    keys = {path: path.read_bytes().strip() for path in out.rglob("*.key")}
-    assert len(keys) == 4
-    for kit in (out / "server", out / "sites/north", out / "sites/south"):
-        held = b"\n".join(everything(kit).values())
-        for path, key in keys.items():
-            assert (key in held) == path.is_relative_to(kit)
+def test_only_the_owner_may_read_anything(tmp_path: Path) -> None:
+    office = Office(tmp_path)
+    office.write()
+    before = os.umask(0)  # the most open there is
+    try:
+        office.provision()
+        office.provision(now=LATER, renew="north")
+    finally:
+        os.umask(before)
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (office.out, *office.out.rglob("*"))}
+    wrong = {
+        str(path): oct(mode)
+        for path, mode in modes.items()
+        if mode != (0o700 if path.is_dir() or path.name == "start.sh" else 0o600)
+    }
+    assert wrong == {}
 
 
-def test_the_authority_may_sign_no_other_and_the_server_is_no_authority(out: Path) -> None:
-    authority = x509.load_pem_x509_certificate((out / "ca/ca.crt").read_bytes())
-    server = x509.load_pem_x509_certificate((out / "server/server.crt").read_bytes())
-    constraints = [c.extensions.get_extension_for_class(x509.BasicConstraints).value for c in (authority, server)]
-    assert (constraints[0].ca, constraints[0].path_length) == (True, 0)
-    assert not constraints[1].ca
-    server.verify_directly_issued_by(authority)
+def test_a_kit_depends_neither_on_the_folder_it_was_made_in_nor_on_its_neighbours(made: Office) -> None:
+    for path, data in made.files().items():
+        assert str(made.folder).encode() not in data, path
+        assert not (path.startswith("sites/north/") and b"south" in data), path
 
 
-def handshake(server: Path, ca: Path, name: str) -> None:
-    """One TLS handshake on loopback by Python's own ssl; raises what the client raises."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(server / "server.crt", server / "server.key")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+def test_the_kits_are_told_by_name(made: Office, tmp_path: Path) -> None:
+    office = Office(tmp_path)
+    office.write()
+    assert office.provision() == {
+        "server": office.server,
+        "north": office.site("north"),
+        "south": office.site("south"),
+    }
 
-        def serve() -> None:
-            try:
-                with context.wrap_socket(listener.accept()[0], server_side=True) as connection:
-                    connection.recv(1)
-            except (ssl.SSLError, OSError):
-                pass
 
-        thread = threading.Thread(target=serve)
-        thread.start()
+def test_no_two_consortia_share_a_key_or_an_identity(made: Office, other: Office) -> None:
+    ours, theirs = open_server_kit(made.server, NOW), open_server_kit(other.server, NOW)
+    assert ours.consortium == theirs.consortium
+    assert ours.consortium_id != theirs.consortium_id
+    assert not set(ours.sites.values()) & set(theirs.sites.values())
+
+
+def test_a_kit_lives_no_longer_than_the_authority(office: Office) -> None:
+    almost = NOW + timedelta(days=7300 - 5)
+    office.provision(now=almost, renew="north")
+    assert datetime.fromisoformat(open_site_kit(office.site("north"), almost).expires) == NOW + timedelta(days=7300)
+    assert "expired" in refusal(office, now=NOW + timedelta(days=7300))
+    assert "set this machine's clock" in refusal(office, now=NOW - timedelta(days=1))
+
+
+# --- again -----------------------------------------------------------------------------------------------------------
+
+
+def test_again_changes_nothing_but_the_servers_record(office: Office) -> None:
+    before = office.files()
+    office.provision(now=LATER)
+    after = office.files()
+    assert {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)} == {
+        "server/server.json"
+    }
+    assert json.loads(after["server/server.json"])["issued"] == LATER.isoformat()
+
+
+def test_a_site_that_is_added_gets_a_kit_and_nobody_else_is_touched(office: Office) -> None:
+    before = office.files()
+    office.write(sites=THREE)
+    assert office.provision(now=LATER)["east"] == office.site("east")
+    after = office.files()
+    changed = {path for path in before if before[path] != after[path]}
+    assert changed == {"server/server.json"}
+    assert {path.split("/")[1] for path in after.keys() - before.keys()} == {"east"}
+    server = open_server_kit(office.server, LATER)
+    assert dict(server.sites) == {name: key_of(office, name) for name in ("east", "north", "south")}
+    serials = {open_site_kit(office.site(name), LATER).serial for name in ("east", "north", "south")}
+    assert len(serials) == 3
+
+
+def test_a_new_name_of_the_server_gets_a_certificate_with_the_same_key(office: Office) -> None:
+    before = office.files()
+    office.write(server={"names": ["fl.example.org", "new.example.org"], "addresses": ["192.0.2.7"], "port": 8443})
+    office.provision(now=LATER)
+    after = office.files()
+    assert after["server/server.key"] == before["server/server.key"]
+    assert after["server/server.crt"] != before["server/server.crt"]
+    assert open_server_kit(office.server, LATER).names == ("fl.example.org", "new.example.org")
+    assert all(before[path] == after[path] for path in before if path.startswith("sites/"))
+
+
+def test_an_edited_unit_and_the_hospitals_own_files_outlast_everything(office: Office) -> None:
+    own = ["sites/north/site.yaml", "sites/north/state/policy.yaml", "sites/north/adamss-fl-site.service"]
+    own += ["server/adamss-fl-server.service"]
+    for path in own:
+        (office.out / path).write_text("# ours\n")
+    office.provision(now=LATER, renew="north", new_key=True)
+    office.provision(now=LATER, renew="server", new_key=True)
+    assert all((office.out / path).read_text() == "# ours\n" for path in own)
+
+
+# --- renewing --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("new_key", [False, True])
+def test_a_site_is_renewed_alone(office: Office, new_key: bool) -> None:
+    before, old = office.files(), open_site_kit(office.site("north"), LATER)
+    office.provision(now=LATER, renew="north", new_key=new_key)
+    after, new = office.files(), open_site_kit(office.site("north"), LATER)
+    assert (new.public_key == old.public_key) is not new_key
+    assert (after["sites/north/site.key"] == before["sites/north/site.key"]) is not new_key
+    assert datetime.fromisoformat(new.expires) == LATER + timedelta(days=100)
+    assert new.serial > old.serial
+    outside = {path for path in before if not path.startswith("sites/north/")}
+    changed = {path for path in outside if before[path] != after[path]}
+    assert changed == {"server/server.json"} | ({"revoked.json"} if new_key else set())
+    server = open_server_kit(office.server, LATER)
+    assert server.sites["north"] == new.public_key
+    assert server.revoked == ((key_fingerprint(old.public_key),) if new_key else ())
+
+
+@pytest.mark.parametrize("new_key", [False, True])
+def test_the_server_is_renewed_alone(office: Office, new_key: bool) -> None:
+    before = office.files()
+    office.provision(now=LATER, renew="server", new_key=new_key)
+    after = office.files()
+    assert (after["server/server.key"] == before["server/server.key"]) is not new_key
+    assert datetime.fromisoformat(open_server_kit(office.server, LATER).expires) == LATER + timedelta(days=100)
+    assert {path for path in before if before[path] != after[path]} <= {
+        f"server/{file}" for file in ("server.json", "server.crt", "server.key", "README.md")
+    }
+
+
+def test_a_kit_that_has_expired_can_be_renewed(office: Office) -> None:
+    much_later = NOW + timedelta(days=400)
+    for name in ("server", "north", "south"):
+        office.provision(now=much_later, renew=name)
+    assert open_site_kit(office.site("north"), much_later).site == "north"
+    assert set(open_server_kit(office.server, much_later).sites) == {"north", "south"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"renew": "nort"}, "--renew: no site 'nort' has a kit; did you mean 'north'?"),
+        ({"revoke": "nort"}, "--revoke: no site 'nort' has a kit; did you mean 'north'?"),
+        ({"revoke": "server"}, "--revoke: no site 'server' has a kit"),
+        ({"renew": "north", "revoke": "south"}, "give one of them"),
+        ({"new_key": True}, "--new-key: goes with --renew"),
+    ],
+)
+def test_a_name_or_option_that_is_wrong_is_refused(office: Office, options: dict[str, Any], words: str) -> None:
+    assert words in refusal(office, **options)
+
+
+@pytest.mark.parametrize("options", [{"renew": "north"}, {"revoke": "north"}])
+def test_there_is_nothing_to_renew_or_revoke_before_there_are_kits(tmp_path: Path, options: dict[str, Any]) -> None:
+    office = Office(tmp_path)
+    office.write()
+    assert "has no kits yet" in refusal(office, **options)
+    assert not office.out.exists()
+
+
+# --- revoking --------------------------------------------------------------------------------------------------------
+
+
+def test_a_revoked_site_is_registered_no_longer_and_the_others_stay_as_they_are(office: Office) -> None:
+    before, key = office.files(), key_of(office, "north")
+    assert "north" not in office.provision(now=LATER, revoke="north")
+    after = office.files()
+    assert {path for path in before if before[path] != after[path]} == {"server/server.json", "revoked.json"}
+    server = open_server_kit(office.server, LATER)
+    assert set(server.sites) == {"south"}
+    assert server.revoked == ("north",)
+    entry = json.loads(after["revoked.json"])["sites"]["north"]
+    assert entry == {"key": key_fingerprint(key), "since": LATER.isoformat()}
+
+
+def test_revoking_is_idempotent_and_for_good(office: Office) -> None:
+    office.provision(now=LATER, revoke="north")
+    once = office.files()["revoked.json"]
+    for options in ({"revoke": "north"}, {}, {"renew": "south"}, {"renew": "server"}):
+        office.provision(now=LATER + timedelta(days=1), **options)
+        assert office.files()["revoked.json"] == once
+        assert set(open_server_kit(office.server, LATER + timedelta(days=1)).sites) == {"south"}
+    office.write(sites=[{"name": "south"}])  # it may leave the file now
+    office.provision(now=LATER)
+    office.write()
+    assert "--renew: north is revoked; a site comes back under a new name" in refusal(office, renew="north")
+
+
+def test_every_site_can_be_revoked(office: Office) -> None:
+    office.provision(now=LATER, revoke="north")
+    assert set(office.provision(now=LATER, revoke="south")) == {"server"}
+    assert open_server_kit(office.server, LATER).sites == {}
+
+
+def test_a_site_that_is_gone_from_the_file_is_refused_with_the_line_to_use(office: Office) -> None:
+    office.write(sites=[{"name": "south"}])
+    line = refusal(office)
+    assert f"adamss-fl provision {office.file} --out {office.out} --revoke north" in line
+    office.provision(now=LATER, revoke="north")
+    assert set(open_server_kit(office.server, LATER).sites) == {"south"}
+
+
+# --- folders that are damaged or something else ----------------------------------------------------------------------
+
+
+def test_another_name_is_another_consortium(office: Office) -> None:
+    office.write(name="lung")
+    assert "is the folder of the consortium 'head-and-neck', and the file is of 'lung'" in refusal(office)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    office = Office(tmp_path)
+    office.write()
+    office.out.mkdir()
+    (office.out / "thesis.txt").write_text("mine")
+    assert "is not empty and has no consortium's authority" in refusal(office)
+    (office.out / "thesis.txt").unlink()
+    office.out.rmdir()
+    office.out.write_text("a file")
+    with pytest.raises(InputError, match=r"is not empty and has no consortium's authority"):
+        office.provision()
+    assert office.out.read_text() == "a file"
+
+
+def edit(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'"', b"'", 1) if b'"' in data else b"x" + data[1:])
+
+
+SPOILS: dict[str, tuple[Callable[[Office, Office], object], str]] = {
+    "no ca.key": (lambda a, b: (a.out / "ca/ca.key").unlink(), "ca.key: the private key is missing; restore"),
+    "no ca.crt": (lambda a, b: (a.out / "ca/ca.crt").unlink(), "ca.crt: the certificate is missing; restore"),
+    "torn ca.key": (lambda a, b: (a.out / "ca/ca.key").write_bytes(b"x"), "ca.key: is no private key"),
+    "open ca.key": (lambda a, b: (a.out / "ca/ca.key").chmod(0o644), "ca.key: others on this machine may read"),
+    "another's ca.key": (
+        lambda a, b: shutil.copy(b.out / "ca/ca.key", a.out / "ca"),
+        "ca.key: is not the key of ca.crt",
+    ),
+    "another's ca": (
+        lambda a, b: [shutil.copy(b.out / "ca" / file, a.out / "ca") for file in ("ca.key", "ca.crt")],
+        "is of another consortium",
+    ),
+    "no revoked.json": (lambda a, b: (a.out / "revoked.json").unlink(), "revoked.json: is missing; restore it"),
+    "edited revoked.json": (lambda a, b: edit(a.out / "revoked.json"), "revoked.json: is damaged or was edited"),
+    "another's revoked.json": (lambda a, b: shutil.copy(b.out / "revoked.json", a.out), "is another consortium's"),
+    "edited server.json": (lambda a, b: edit(a.server / "server.json"), "server.json: is damaged or was edited"),
+    "another's server": (
+        lambda a, b: shutil.copytree(b.server, a.server, dirs_exist_ok=True),
+        "server.json: is of another consortium",
+    ),
+    "edited server.crt": (lambda a, b: edit(a.server / "server.crt"), "server.crt: was edited after it was signed"),
+    "no kit.json": (
+        lambda a, b: (a.site("north") / "kit.json").unlink(),
+        "kit.json: is missing, and north is registered",
+    ),
+    "no kit": (lambda a, b: shutil.rmtree(a.site("north")), "--renew north"),
+    "edited kit.json": (lambda a, b: edit(a.site("north") / "kit.json"), "kit.json: is damaged or was edited"),
+    "edited site.pub": (lambda a, b: edit(a.site("north") / "site.pub"), "site.pub: was edited after it was signed"),
+    "another site's kit": (
+        lambda a, b: shutil.copytree(a.site("south"), a.site("north"), dirs_exist_ok=True),
+        "kit.json: is of another site or consortium",
+    ),
+    "another consortium's kit": (
+        lambda a, b: shutil.copytree(b.site("north"), a.site("north"), dirs_exist_ok=True),
+        "kit.json: is of another site or consortium",
+    ),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
+def test_a_damaged_folder_is_refused_and_left_as_it_is(office: Office, other: Office, spoil: str) -> None:
+    act, words = SPOILS[spoil]
+    act(office, other)
+    assert words in refusal(office)
+
+
+def test_a_damaged_kit_is_made_again_by_renewing_it_with_the_same_key(office: Office) -> None:
+    key = key_of(office, "north")
+    edit(office.site("north") / "kit.json")
+    edit(office.site("north") / "site.pub")
+    office.provision(now=LATER, renew="north")
+    assert open_site_kit(office.site("north"), LATER).public_key == key
+
+
+def test_a_lost_kit_is_made_again_without_the_key_that_only_the_site_has_now(office: Office) -> None:
+    key = key_of(office, "north")
+    private = (office.site("north") / "site.key").read_bytes()
+    shutil.rmtree(office.site("north"))
+    office.provision(now=LATER, renew="north")
+    with pytest.raises(InputError, match=r"site\.key: the private key is missing; put the key there"):
+        open_site_kit(office.site("north"), LATER)
+    (office.site("north") / "site.key").write_bytes(private)
+    (office.site("north") / "site.key").chmod(0o600)
+    assert open_site_kit(office.site("north"), LATER).public_key == key
+
+
+def test_renewing_with_a_key_that_is_not_the_registered_one_needs_new_key(office: Office) -> None:
+    shutil.copy(office.site("south") / "site.key", office.site("north") / "site.key")
+    assert "is not the key that is registered for north" in refusal(office, renew="north")
+    office.provision(now=LATER, renew="north", new_key=True)
+    open_site_kit(office.site("north"), LATER)
+
+
+def test_a_kit_whose_site_key_was_sent_away_and_removed_here_is_renewed_all_the_same(office: Office) -> None:
+    key = key_of(office, "north")
+    (office.site("north") / "site.key").unlink()
+    office.provision(now=LATER)
+    office.provision(now=LATER, renew="north")
+    assert key_of(office, "north") == key
+    assert not (office.site("north") / "site.key").exists()
+
+
+def test_an_older_kit_put_back_after_its_key_was_replaced_is_refused(office: Office) -> None:
+    shutil.copytree(office.site("north"), office.folder / "old")
+    office.provision(now=LATER, renew="north", new_key=True)
+    shutil.copytree(office.folder / "old", office.site("north"), dirs_exist_ok=True)
+    assert "has another key than the one that is registered for north" in refusal(office)
+
+
+# --- killed in the middle --------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def writes_of(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], last: int | None) -> int:
+    """Do ``act``, and end it before its write number ``last``; returns how many writes there were."""
+    from adamss_fl.federation import files
+    from adamss_fl.provisioning import making, requests, signing, standing
+
+    count = 0
+
+    def write(path: Path, data: bytes, private: bool = False) -> None:
+        nonlocal count
+        if count == last:
+            raise Killed
+        count += 1
+        files.write_atomically(path, data, private)
+
+    with monkeypatch.context() as patch:
+        for module in (making, requests, signing, standing):
+            patch.setattr(module, "write_atomically", write)
         try:
-            client = ssl.create_default_context(cafile=str(ca))
-            with socket.create_connection(listener.getsockname()) as raw, client.wrap_socket(raw, server_hostname=name):
-                pass
-        finally:
-            thread.join(10)
+            act()
+        except Killed:
+            assert last is not None
+    return count
 
 
-@pytest.mark.parametrize("name", ["fl.example.org", "10.0.0.7", "127.0.0.1", "localhost"])
-def test_the_server_is_believed_under_its_own_names(out: Path, name: str) -> None:
-    handshake(out / "server", out / "sites/north/ca.crt", name)
+CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "first": ({}, {"sites": [{"name": "north"}]}),
+    "add": ({}, {"sites": THREE}),
+    "revoke": ({"revoke": "north"}, {}),
+    "renew": ({"renew": "north"}, {}),
+    "renew with a new key": ({"renew": "north", "new_key": True}, {}),
+    "renew the server with a new key": ({"renew": "server", "new_key": True}, {}),
+}
 
 
-def test_the_server_is_not_believed_under_another_name_by_another_consortium_or_when_expired(
-    out: Path, tmp_path: Path
+@pytest.mark.parametrize("change", CHANGES)
+def test_killed_before_any_write_and_called_again_all_is_as_it_should_be(
+    made: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    with pytest.raises(ssl.SSLCertVerificationError, match=r"[Hh]ostname mismatch"):
-        handshake(out / "server", out / "ca/ca.crt", "evil.example.org")
-    provision(CONSORTIUM, tmp_path / "other")
-    with pytest.raises(ssl.SSLCertVerificationError):
-        handshake(out / "server", tmp_path / "other/ca/ca.crt", "localhost")
-    provision(CONSORTIUM, tmp_path / "old", now=datetime.now(UTC) - timedelta(days=60))
-    with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
-        handshake(tmp_path / "old/server", tmp_path / "old/ca/ca.crt", "localhost")
+    options, file = CHANGES[change]
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # a process is killed here, not the machine
+
+    def fresh(name: str) -> Office:
+        office = Office(tmp_path / name)
+        if change == "first":
+            office.folder.mkdir()
+        else:
+            shutil.copytree(made.folder, office.folder)
+        office.write(**file)
+        return office
+
+    whole = fresh("whole")
+    total = writes_of(monkeypatch, lambda: whole.provision(now=LATER, **options), None)
+    assert total > 0
+    expected = open_server_kit(whole.server, LATER)
+    for last in range(total):
+        office = fresh(str(last))
+        old = None if change == "first" else open_server_kit(office.server, LATER)
+        assert writes_of(monkeypatch, lambda o=office: o.provision(now=LATER, **options), last) == last  # type: ignore[misc]
+        office.provision(now=LATER, **options)
+        server = open_server_kit(office.server, LATER)
+        assert set(server.sites) == set(expected.sites)
+        for name, key in server.sites.items():
+            assert open_site_kit(office.site(name), LATER).public_key == key
+        kept = set() if old is None else set(old.sites) - {options.get("renew"), options.get("revoke")}
+        assert old is None or all(server.sites[name] == old.sites[name] for name in kept)
+        assert ("north" in server.revoked) is (change == "revoke")
+        if change == "renew with a new key":
+            assert old is not None
+            assert key_fingerprint(old.sites["north"]) in server.revoked
+            assert old.sites["north"] not in server.sites.values()
 
 
-# --- what is refused ----------------------------------------------------------------------------------------------
+# --- what the coordinator is told ------------------------------------------------------------------------------------
 
 
-def other_ca(out: Path, other: Path) -> None:
-    write_atomically(out / "sites/north/ca.crt", (other / "ca/ca.crt").read_bytes())
+def test_kits_that_expire_soon_or_look_elsewhere_are_told(office: Office) -> None:
+    consortium = read_consortium(office.file)
+    assert room.cautions(consortium, office.out, NOW) == []
+    soon = room.cautions(consortium, office.out, NOW + timedelta(days=71))
+    assert [line.split(":")[0] for line in soon] == ["server", "north", "south"]
+    assert all("expires on 2026-06-09 12:00 UTC; renew it: adamss-fl provision" in line for line in soon)
+    office.write(server={**SETTINGS["server"], "port": 9000})
+    office.provision(now=LATER, renew="south")
+    (line,) = room.cautions(read_consortium(office.file), office.out, LATER)
+    assert line.startswith("north: the kit looks for the server at fl.example.org:8443, not fl.example.org:9000; renew")
+    assert line.endswith("--renew north")
 
 
-def other_key(out: Path, other: Path) -> None:
-    write_atomically(out / "sites/north/site.key", (out / "sites/south/site.key").read_bytes(), private=True)
-
-
-def other_kit(out: Path, other: Path) -> None:
-    write_atomically(out / "sites/north/kit.json", (other / "sites/north/kit.json").read_bytes(), private=True)
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (other_ca, "belongs to another consortium"),
-        (other_key, r"is not the key that this kit was made for \(site north\)"),
-        (other_kit, "belongs to another consortium"),
-        (lambda out, _: (out / "sites/north/site.key").unlink(), "the private key is missing"),
-        (lambda out, _: (out / "sites/north/site.key").chmod(0o644), "others may read the private key"),
-        (lambda out, _: (out / "sites/north/site.key").write_text("x"), "is no private key"),
-        (lambda out, _: (out / "sites/north/start.sh").write_text("rm -rf /"), r"start\.sh: was edited"),
-        (lambda out, _: (out / "sites/north/start.sh").unlink(), r"start\.sh: is missing"),
-        (lambda out, _: (out / "sites/north/kit.json").unlink(), "is no kit"),
-        (lambda out, _: (out / "sites/north/kit.json").write_text("{"), "cannot be read"),
-    ],
-)
-def test_a_site_kit_that_is_not_its_own_whole_self_is_refused(
-    out: Path, tmp_path: Path, change: Callable[[Path, Path], object], reason: str
-) -> None:
-    provision(CONSORTIUM, tmp_path / "other")
-    change(out, tmp_path / "other")
-    with pytest.raises(InputError, match=reason):
-        open_site_kit(out / "sites/north")
-
-
-@pytest.mark.parametrize(
-    ("when", "reason"),
-    [(timedelta(days=31), "expired on"), (timedelta(days=-1), "this machine's clock says")],
-)
-def test_a_kit_has_its_time(out: Path, when: timedelta, reason: str) -> None:
-    for opened, kit in ((open_site_kit, "sites/north"), (open_server_kit, "server")):
-        with pytest.raises(InputError, match=reason):
-            opened(out / kit, datetime.now(UTC) + when)  # type: ignore[operator]
-
-
-@settings(max_examples=60)
-@given(data=st.data())
-def test_any_changed_byte_of_a_record_is_seen(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """Or changes nothing that is said: JSON allows other spaces between its words."""
-    folder = tmp_path_factory.getbasetemp() / "bytes"
-    if not folder.exists():
-        provision(CONSORTIUM, folder)
-    for opened, path in (
-        (open_site_kit, folder / "sites/north/kit.json"),
-        (open_server_kit, folder / "server/server.json"),
-    ):
-        whole = path.read_bytes()
-        place = data.draw(st.integers(0, len(whole) - 1))
-        byte = data.draw(st.integers(0, 255).filter(lambda value, at=place, text=whole: value != text[at]))
-        try:
-            path.write_bytes(whole[:place] + bytes([byte]) + whole[place + 1 :])
-            try:
-                same = json.loads(path.read_bytes()) == json.loads(whole)
-            except ValueError:
-                same = False
-            if same:
-                opened(path.parent)
-            else:
-                with pytest.raises(InputError):
-                    opened(path.parent)
-        finally:
-            path.write_bytes(whole)
-
-
-def test_a_state_folder_remembers_whose_it_is(out: Path, tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    remember(open_site_kit(out / "sites/north"), state)
-    remember(open_site_kit(out / "sites/north"), state)
-    with pytest.raises(InputError, match=r"another site \(south\).*\(north\)"):
-        remember(open_site_kit(out / "sites/south"), state)
-    provision(CONSORTIUM, tmp_path / "other")
-    with pytest.raises(InputError, match="another consortium"):
-        remember(open_site_kit(tmp_path / "other/sites/north"), state)
-    provision(CONSORTIUM, out, renew="north")
-    remember(open_site_kit(out / "sites/north"), state)
-    provision(CONSORTIUM, out, renew="north", new_key=True)
-    with pytest.raises(InputError, match="another key"):
-        remember(open_site_kit(out / "sites/north"), state)
-
-
-# --- what a change leaves alone -----------------------------------------------------------------------------------
-
-
-def test_adding_a_site_touches_no_kit_that_is_out(out: Path) -> None:
-    before = everything(out / "sites")
-    provision(with_sites("north", "south", "west"), out)
-    after = everything(out / "sites")
-    assert {name: data for name, data in after.items() if not name.startswith("west/")} == before
-    assert set(open_server_kit(out / "server").sites) == {"north", "south", "west"}
-    assert open_site_kit(out / "sites/west").site == "west"
-
-
-def test_a_renewed_kit_has_new_dates_the_same_key_and_the_hospitals_own_files(out: Path) -> None:
-    before = open_site_kit(out / "sites/north")
-    for name in ("site.yaml", "state/policy.yaml"):
-        (out / "sites/north" / name).write_text("edited: true\n")
-    untouched = everything(out / "sites/south")
-    provision(CONSORTIUM, out, renew="north", now=LATER)
-    after = open_site_kit(out / "sites/north", LATER)
-    assert after.expires > before.expires
-    assert after.public_key == before.public_key
-    assert (out / "sites/north/site.yaml").read_text() == "edited: true\n"
-    assert (out / "sites/north/state/policy.yaml").read_text() == "edited: true\n"
-    assert everything(out / "sites/south") == untouched
-    provision(CONSORTIUM, out, renew="north", new_key=True)
-    assert open_site_kit(out / "sites/north").public_key != before.public_key
-    assert open_server_kit(out / "server").sites["north"] == open_site_kit(out / "sites/north").public_key
-
-
-def test_a_renewed_server_has_new_dates_and_the_same_key(out: Path) -> None:
-    key, expires = (out / "server/server.key").read_bytes(), open_server_kit(out / "server").expires
-    provision(CONSORTIUM, out, renew="server", now=LATER)
-    assert open_server_kit(out / "server", LATER).expires > expires
-    assert (out / "server/server.key").read_bytes() == key
-
-
-def test_a_revoked_site_never_comes_back(out: Path) -> None:
-    for _ in range(2):
-        provision(CONSORTIUM, out, revoke="south")
-    for consortium in (CONSORTIUM, with_sites("north")):
-        provision(consortium, out)
-        server = open_server_kit(out / "server")
-        assert set(server.sites) == {"north"}
-        assert server.revoked == ("south",)
-    with pytest.raises(InputError, match="or it is revoked"):
-        provision(CONSORTIUM, out, renew="south")
-
-
-@pytest.mark.parametrize(
-    ("act", "reason"),
-    [
-        (lambda out: provision(CONSORTIUM, out, revoke="east"), "there is no such site; there are: north, south"),
-        (lambda out: provision(CONSORTIUM, out, renew="east"), "there is no such site"),
-        (
-            lambda out: provision(with_sites("north"), out),
-            r"south: has a kit and is not in the .* file.*--revoke",
-        ),
-        (lambda out: provision(dataclasses.replace(CONSORTIUM, name="others"), out), "is the folder of the consortium"),
-        (lambda out: provision(CONSORTIUM, out.parent), "is not empty and holds no authority"),
-    ],
-)
-def test_what_cannot_be_meant_is_refused_and_changes_nothing(
-    out: Path, act: Callable[[Path], object], reason: str
-) -> None:
-    before = everything(out)
-    with pytest.raises(InputError, match=reason):
-        act(out)
-    assert everything(out) == before
-
-
-def test_an_edited_list_of_revoked_sites_is_refused(out: Path) -> None:
-    provision(CONSORTIUM, out, revoke="south")
-    path = out / "revoked.json"
-    path.write_text(path.read_text().replace("south", "north"))
-    with pytest.raises(InputError, match=r"revoked\.json: was edited"):
-        provision(CONSORTIUM, out)
-
-
-# --- a site that makes its own key --------------------------------------------------------------------------------
-
-
-def test_a_sites_own_key_never_travels(tmp_path: Path) -> None:
-    path = request("west", tmp_path / "hospital")
-    key = tmp_path / "hospital/site.key"
-    assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    assert key.read_bytes().strip() not in path.read_bytes()
-    provision(with_sites(SiteEntry("west", path)), tmp_path / "fed")
-    kit = tmp_path / "fed/sites/west"
-    assert not (kit / "site.key").exists()
-    with pytest.raises(InputError, match="the private key is missing"):
-        open_site_kit(kit)
-    write_atomically(kit / "site.key", key.read_bytes(), private=True)
-    assert open_site_kit(kit).site == "west"
-    with pytest.raises(InputError, match="there already is a key"):
-        request("west", tmp_path / "hospital")
-
-
-@pytest.mark.parametrize("what", ["edited", "another site", "missing", "no request"])
-def test_a_request_that_is_not_the_sites_own_is_refused(tmp_path: Path, what: str) -> None:
-    path = request("west", tmp_path / "hospital")
-    if what == "edited":
-        stranger = json.loads(request("west", tmp_path / "stranger").read_text())
-        path.write_text(json.dumps({**json.loads(path.read_text()), "public_key": stranger["public_key"]}))
-    elif what == "missing":
-        path.unlink()
-    elif what == "no request":
-        path.write_text("[]")
-    name = "east" if what == "another site" else "west"
-    with pytest.raises(InputError, match=r"west\.request\.json"):
-        provision(with_sites(SiteEntry(name, path)), tmp_path / "fed")
-
-
-# --- the consortium file ------------------------------------------------------------------------------------------
-
-
-def test_the_example_reads() -> None:
-    found = read_consortium(Path(__file__).parents[2] / "configs/consortium.yaml")
-    assert found.host == "localhost"
-    assert [site.name for site in found.sites] == ["hospital-1", "hospital-2", "hospital-3"]
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("name: a\nserver: {names: [x]}\nsites: [{name: n}]\nsites_: 1\n", r":4: sites_: unknown key"),
-        ("name: a/b\nserver: {names: [x]}\nsites: [{name: n}]\n", r":1: name: must be letters"),
-        ("name: a\nserver: {}\nsites: [{name: n}]\n", r":2: server: give a name or an address"),
-        ("name: a\nserver: {names: ['-x']}\nsites: [{name: n}]\n", r":2: server\.names\[0\]: .* is no DNS name"),
-        ("name: a\nserver: {addresses: [1.2.3]}\nsites: [{name: n}]\n", "is no IP address"),
-        ("name: a\nserver: {names: [x], port: 0}\nsites: [{name: n}]\n", "between 1 and 65535"),
-        ("name: a\nserver: {names: [x]}\nvalid_days: 0\nsites: [{name: n}]\n", r":3: valid_days: must be"),
-        ("name: a\nserver: {names: [x]}\nsites: []\n", r":3: sites: must be a list of sites"),
-        ("name: a\nserver: {names: [x]}\nsites: [{name: ../n}]\n", r":3: sites\[0\]\.name: must be letters"),
-        ("name: a\nserver: {names: [x]}\nsites:\n- name: n\n- name: n\n", r":5: sites\[1\]\.name: 'n' is there twice"),
-        ("name: a\nserver: {names: [x]}\nsites: [{name: n, key: k}]\n", "unknown key 'key'"),
-    ],
-)
-def test_a_mistake_in_the_file_is_named_with_its_line(tmp_path: Path, text: str, reason: str) -> None:
-    path = tmp_path / "consortium.yaml"
-    path.write_text(text)
-    with pytest.raises(InputError, match=rf"consortium\.yaml.*{reason}"):
-        read_consortium(path)
+def test_the_time_is_the_machines_own_where_none_is_given(tmp_path: Path) -> None:
+    office = Office(tmp_path)
+    office.write()
+    room.provision(read_consortium(office.file), office.out)
+    issued = datetime.fromisoformat(json.loads((office.server / "server.json").read_text())["issued"])
+    assert abs(datetime.now(UTC) - issued) < timedelta(minutes=1)
