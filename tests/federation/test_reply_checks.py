@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from synthetic import make_data, make_task
 
+from adamss_fl import __version__
 from adamss_fl.federation.messages import Instruction
 from adamss_fl.federation.reply_checks import figures_problem
 from adamss_fl.federation.run import initial_weights
 from adamss_fl.federation.site import Site
 
 EDGES = [0.0, 200.0, 400.0, 800.0, 1600.0]
-DESCRIBE = Instruction("describe", "run", 0, 1)
+DESCRIBE = Instruction("describe", "run", 0, 1, {"version": __version__})
 EVALUATE = Instruction("evaluate", "run", 0, 1, {"split": "test", "edges_days": EDGES}, initial_weights(make_task()))
 EVENT_TIMES = Instruction("statistics", "run", 0, 1, {"query": "event_times", "edges_days": EDGES})
 
