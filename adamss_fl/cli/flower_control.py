@@ -1,12 +1,12 @@
 """Flower's Control API: registering sites, and starting, watching and stopping Flower runs."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adamss_fl.cli.flower_app import app_folder
 from adamss_fl.errors import AdamssError
+from adamss_fl.federation.approvals import bundle_digest
 
 if TYPE_CHECKING:
     from flwr.supercore.control import ControlHttpClient
@@ -24,11 +24,6 @@ def build_bundle() -> bytes:
 
     bundle: bytes = build_fab_from_disk(app_folder())
     return bundle
-
-
-def bundle_hash(bundle: bytes) -> str:
-    """SHA-256 of a bundle, as Flower names it."""
-    return hashlib.sha256(bundle).hexdigest()
 
 
 class FlowerControl:
@@ -72,7 +67,7 @@ class FlowerControl:
 
         bundle = build_bundle()
         request = StartRunRequest(
-            fab=fab_to_proto(Fab(bundle_hash(bundle), bundle, {})),
+            fab=fab_to_proto(Fab(bundle_digest(bundle), bundle, {})),
             override_config=user_config_to_proto({"task": task, "run": name}),
         )
         return int(self._call("StartRun", request).run_id)

@@ -34,11 +34,11 @@ def follow_run(submissions: Submissions, name: str) -> dict[str, Any]:
                     raise AdamssError(f"{name}: was stopped; `adamss-fl submit` with the same name carries it on")
                 if row["state"] == "paused" and row["message"] != told:
                     told = row["message"]
-                    console.print(f"paused: {told}; it is tried again by itself", soft_wrap=True)
+                    console.print(f"paused: {told}; it is tried again by itself", soft_wrap=True, markup=False)
                 time.sleep(_POLL_SECONDS)
     except KeyboardInterrupt:
         told = f"the run goes on; look on again with the same command, or end it with `adamss-fl stop {name}`"
-        console.print(told, soft_wrap=True)
+        console.print(told, soft_wrap=True, markup=False)
         raise
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     keys = ("rounds", "sites", "c_index", "dsc")
@@ -63,5 +63,7 @@ def _tell_absences(path: Path, offset: int) -> int:
         except ValueError:  # torn by a crash; the line after it is whole
             continue
         if event.get("kind") == "absence":
-            console.print(f"round {event['round']}: {event['site']} is absent: {event['cause']}", soft_wrap=True)
+            console.print(
+                f"round {event['round']}: {event['site']} is absent: {event['cause']}", soft_wrap=True, markup=False
+            )
     return offset + len(whole)

@@ -5,6 +5,7 @@ KIT is the folder that `adamss-fl provision` made for the server. Every command 
 Example: adamss-fl server start federation/server
 """
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -129,8 +130,6 @@ class _Coordinator:
 
     def tick(self) -> None:
         """Do what is due; a SuperLink that does not answer is asked again a moment later."""
-        import time
-
         from adamss_fl.cli.flower_control import Unreachable
 
         if time.monotonic() < self._due:
@@ -145,5 +144,5 @@ class _Coordinator:
         except AdamssError as error:
             if not isinstance(error, Unreachable) and str(error) != self._told:
                 self._told = str(error)
-                console.print(f"{self._told}; it is tried again", soft_wrap=True)
+                console.print(f"{self._told}; it is tried again", soft_wrap=True, markup=False)
         self._due = time.monotonic() + SECONDS_BETWEEN_LOOKS

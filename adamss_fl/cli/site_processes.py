@@ -23,7 +23,7 @@ def start(kit: KitArgument, json: JsonOption = False) -> None:
     from adamss_fl.cli import flower_control
     from adamss_fl.deployment.site_node import programs
     from adamss_fl.deployment.supervisor import Supervisor
-    from adamss_fl.federation.approvals import Approvals
+    from adamss_fl.federation.approvals import Approvals, bundle_digest
     from adamss_fl.federation.policy import read_policy
     from adamss_fl.provisioning.kits import remember
 
@@ -33,7 +33,7 @@ def start(kit: KitArgument, json: JsonOption = False) -> None:
         raise InputError(f"{policy}: is missing; put the hospital's policy there (configs/policy.yaml explains it)")
     read_policy(policy)
     remember(opened, settings.state)
-    own = flower_control.bundle_hash(flower_control.build_bundle())
+    own = bundle_digest(flower_control.build_bundle())
     approvals = Approvals(settings.state)
     if not any(bundle.digest == own for bundle in (*approvals.approved(), *approvals.pending())):
         approvals.approve(own, "the software as installed here")
