@@ -1,24 +1,24 @@
 """The codec between this project's messages and Flower's records, for both ends of the wire.
 
 A message is a RecordDict of a ConfigRecord ``head``, which holds one JSON text, and, where there are weights, an
-ArrayRecord ``weights`` of one array of bytes: all tensors in safetensors' format. Flower asks for each array by a
-request of its own, and a model has hundreds. Python writes a float as the shortest text that reads back as the same
+ArrayRecord ``weights`` of parts of some 16 MB, each of them whole tensors in safetensors' format. Flower asks for each
+array by a request of its own, and a model has hundreds of tensors; it holds an array three times while it puts it
+together, and so a small part of the model. Python writes a float as the shortest text that reads back as the same
 float, so figures survive exactly; arrays keep dtype, shape and bits. Nothing is ever pickled.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from adamss_fl.federation.messages import Instruction, Kind, Reply, Weights, as_wire
+from adamss_fl.federation.messages import Instruction, Kind, Reply, Tensors, Weights, as_wire
 
 HELLO = "query.hello"
 """Message type that asks a node for its site's name alone."""
@@ -31,7 +31,8 @@ MESSAGE_TYPES: Mapping[Kind, str] = {
 }
 """Flower's message type for each kind of instruction."""
 
-_HEAD, _WEIGHTS, _TENSORS = "head", "weights", "safetensors"
+_HEAD, _WEIGHTS, _FORMAT = "head", "weights", "safetensors"
+_PART_BYTES = 1 << 24
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -130,11 +131,13 @@ def read_hello(record: RecordDict) -> str:
     return site
 
 
-def _record(head: Mapping[str, Any], weights: Weights | None) -> RecordDict:
+def _record(head: Mapping[str, Any], weights: Tensors | None) -> RecordDict:
     parts: dict[str, ConfigRecord | ArrayRecord] = {_HEAD: ConfigRecord({"json": json.dumps(head)})}
     if weights is not None:
-        packed = np.frombuffer(save_safetensors(as_wire(weights)), dtype=np.uint8)
-        parts[_WEIGHTS] = ArrayRecord({_TENSORS: Array.from_numpy_ndarray(packed)})
+        packed = [save_safetensors(part) for part in _in_parts(as_wire(weights))]
+        parts[_WEIGHTS] = ArrayRecord(
+            {f"{place:04d}": Array("uint8", (len(blob),), _FORMAT, blob) for place, blob in enumerate(packed)}
+        )
     return RecordDict(parts)  # type: ignore[arg-type]  # a dict of two of the three record types
 
 
@@ -166,24 +169,29 @@ def _kind(head: Mapping[str, Any]) -> Kind:
     return kind
 
 
+def _in_parts(weights: Weights) -> Iterator[Weights]:
+    """Yield ``weights`` in their order, as many tensors together as stay below the size of a part; at least once."""
+    part: Weights = {}
+    size = 0
+    for name, tensor in weights.items():
+        if part and size + tensor.nbytes > _PART_BYTES:
+            yield part
+            part, size = {}, 0
+        part[name] = tensor
+        size += tensor.nbytes
+    yield part
+
+
 def _weights(record: RecordDict) -> Weights | None:
     if _WEIGHTS not in record:
         return None
+    found: Weights = {}
     try:
-        packed = record.array_records[_WEIGHTS][_TENSORS].numpy()
-        if packed.dtype != np.uint8 or packed.ndim != 1:
-            raise MalformedRecord("weights")
-        tensors = load_safetensors(packed.tobytes())
-        return {name: tensors[name] for name in sorted(tensors)}
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        EOFError,
-        OSError,
-        SyntaxError,
-        MemoryError,
-        OverflowError,
-        SafetensorError,
-    ):
+        for part in record.array_records[_WEIGHTS].values():
+            tensors = load_safetensors(part.data) if part.stype == _FORMAT else None
+            if tensors is None or found.keys() & tensors.keys():
+                raise MalformedRecord("weights")
+            found |= tensors
+    except (KeyError, TypeError, ValueError, MemoryError, OverflowError, SafetensorError):
         raise MalformedRecord("weights") from None
+    return {name: found[name] for name in sorted(found)}

@@ -54,7 +54,7 @@ def _run_simulated(grid: Grid, run_config: Mapping[str, Any]) -> None:
         files = run_files(run_config)
         settings = load_config(files.config)
         names = [site.name for site in settings.sites]
-        sites = GridSites(grid, names, float(run_config.get("join-seconds", 60)))
+        sites = GridSites(grid, names, float(run_config.get("join-seconds", 60)), spool=files.out / "replies")
         run_federation(settings, sites, files.out)
         log.info("the run is in %s", files.out)
     except AdamssError as failure:
@@ -79,6 +79,7 @@ def _run_deployed(grid: Grid, run_config: Mapping[str, Any], state: Path) -> Non
             float(run_config.get("join-seconds", 60)),
             keys=read_registered(state),
             quorum=settings.federation.min_sites,
+            spool=out / "replies",
         )
         run_federation(settings, sites, out)
     except AdamssError as error:

@@ -3,7 +3,8 @@
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from flwr.app import Message, RecordDict
 from flwr.app.constants import DEFAULT_TTL
@@ -11,6 +12,7 @@ from flwr.serverapp import Grid
 
 from adamss_fl.errors import AdamssError
 from adamss_fl.federation.messages import Absence, Collected, Instruction, Reply
+from adamss_fl.federation.spool import put_on_disk
 from adamss_fl.federation.update import check_envelope
 from client import records
 
@@ -42,6 +44,7 @@ class GridSites:
     join_seconds : how long to wait for the nodes to connect and to give their names.
     keys : each site's public key (PEM) in a deployed federation; None in a simulation.
     quorum : how many sites must have connected by then in a deployed federation.
+    spool : folder for the weights in replies while a round is collected; None keeps them in memory.
 
     Raises AdamssError where the nodes are not the expected sites, or too few of them.
     """
@@ -53,8 +56,10 @@ class GridSites:
         join_seconds: float = 60.0,
         keys: Mapping[str, bytes] | None = None,
         quorum: int = 1,
+        spool: Path | None = None,
     ) -> None:
         self._grid = grid
+        self._spool = spool
         self._late: dict[str, _Asked] = {}
         self._expected = tuple(sorted(expected))
         self._keys = keys
@@ -80,7 +85,10 @@ class GridSites:
         replies: dict[str, Reply] = {}
         for site, message in self._receive(asked, started, deadline):
             outcome = _judge(site, message, instruction)
+            del message  # one whole reply is in memory at a time
             if isinstance(outcome, Reply):
+                if self._spool is not None and outcome.weights is not None:
+                    outcome = replace(outcome, weights=put_on_disk(outcome.weights, self._spool))
                 replies[site] = outcome
             else:
                 absences.append(outcome)
@@ -120,11 +128,15 @@ class GridSites:
     def _receive(
         self, asked: dict[str, _Asked], started: float, deadline: float | None
     ) -> Iterable[tuple[str, Message]]:
-        """Yield (site, reply) as they come, taking each out of ``asked``, until none is left or time is up."""
+        """Yield (site, reply) as they come, taking each out of ``asked``, until none is left or time is up.
+
+        They are fetched one by one: Flower would hold all that wait at once, and each of them is a model.
+        """
         pause, longest = _POLL_SECONDS
         while asked:
-            messages = list(self._grid.pull_messages([*asked, *self._late]))
-            for message in messages:
+            any_came = False
+            for message in self._waiting([*asked, *self._late]):
+                any_came = True
                 answered = message.metadata.reply_to_message_id
                 if (question := asked.pop(answered, None)) is not None:
                     yield question.site, message
@@ -134,8 +146,13 @@ class GridSites:
                     log.warning("a second reply to one message is left out")
             if not asked or (deadline is not None and time.monotonic() - started >= deadline):
                 return
-            pause = _POLL_SECONDS[0] if messages else min(pause * 1.25, longest)
+            pause = _POLL_SECONDS[0] if any_came else min(pause * 1.25, longest)
             time.sleep(pause)
+
+    def _waiting(self, asked: Sequence[str]) -> Iterable[Message]:
+        """Yield the replies to the messages ``asked`` that have come, fetching each when it is its turn."""
+        for message_id in asked:
+            yield from self._grid.pull_messages([message_id])
 
     def _registered_nodes(self, keys: Mapping[str, bytes]) -> dict[str, int]:
         """The nodes that are connected under an expected site's name with that site's own key."""

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adamss_fl.errors import InputError
-from adamss_fl.federation.messages import Weights
+from adamss_fl.federation.messages import Tensors, Weights
 from adamss_fl.federation.settings import FederationSettings, PluginSettings
+from adamss_fl.federation.spool import Selection
 from adamss_fl.federation.update import Update
 from adamss_fl.model import GROUPS
 from adamss_fl.plugins import create
@@ -26,11 +27,14 @@ _FEATURES = "survival_head."
 
 @dataclass(frozen=True)
 class Contribution:
-    """One site's part in an aggregation: its float tensors and the patients that weigh them."""
+    """One site's part in an aggregation: its float tensors and the patients that weigh them.
+
+    Every look-up of a tensor may read it from disk: ask for one at a time, and do not keep it.
+    """
 
     site: str
     patients: int
-    weights: Weights = field(repr=False)
+    weights: Tensors = field(repr=False)
 
 
 class Aggregator(Protocol):
@@ -194,10 +198,7 @@ class GroupedAggregation:
             ]
             if not names:
                 continue
-            parts = [
-                Contribution(update.site, update.patients, {name: update.weights[name] for name in names})
-                for update in ordered
-            ]
+            parts = [Contribution(update.site, update.patients, Selection(update.weights, names)) for update in ordered]
             merged.update(rule.aggregate({name: current[name] for name in names}, parts, round))
         return merged
 

@@ -2,9 +2,12 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
 from adamss_fl.federation.messages import Absence, Collected, Instruction, Reply, SiteFailure
+from adamss_fl.federation.spool import put_on_disk
 
 _LOG = logging.getLogger(__name__)
 
@@ -24,9 +27,12 @@ class LocalSites:
 
     A deadline has no meaning here, since a call cannot be cut short: it is accepted and not used. A defect in a site
     (any exception but SiteFailure) is not caught: in one process it is the caller's own.
+
+    spool : folder for the weights in replies while a round is collected; None keeps them in memory.
     """
 
-    def __init__(self, sites: Sequence[Handler]) -> None:
+    def __init__(self, sites: Sequence[Handler], spool: Path | None = None) -> None:
+        self._spool = spool
         self._sites = tuple(sorted(sites, key=lambda site: site.name))
         names = [site.name for site in self._sites]
         if len(set(names)) != len(names):
@@ -43,8 +49,12 @@ class LocalSites:
         absences: list[Absence] = []
         for site in self._sites:
             try:
-                replies.append(site.handle(instruction))
+                reply = site.handle(instruction)
             except SiteFailure as failure:
                 _LOG.warning("%s: %s: %s", site.name, failure.code, failure.__cause__)
                 absences.append(Absence(site.name, failure.code))
+                continue
+            if self._spool is not None and reply.weights is not None:
+                reply = replace(reply, weights=put_on_disk(reply.weights, self._spool))
+            replies.append(reply)
         return Collected(tuple(replies), tuple(absences))

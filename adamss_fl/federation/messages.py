@@ -16,6 +16,9 @@ from adamss_fl.errors import InputError
 Weights = dict[str, NDArray[Any]]
 """Tensors by their state-dict name. Never 0-d: a scalar buffer travels with shape (1,)."""
 
+Tensors = Mapping[str, NDArray[Any]]
+"""The same to read; looking one up may fetch it from disk (see ``federation.spool``)."""
+
 Kind = Literal["describe", "statistics", "train", "evaluate"]
 
 
@@ -46,7 +49,7 @@ class Reply:
     round: int
     attempt: int
     figures: Mapping[str, Any] = field(default_factory=dict)
-    weights: Weights | None = None
+    weights: Tensors | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,6 @@ class Sites(Protocol):
         ...
 
 
-def as_wire(weights: Mapping[str, NDArray[Any]]) -> Weights:
+def as_wire(weights: Tensors) -> Weights:
     """Copy of ``weights`` with scalars as shape (1,) and contiguous memory, in name order."""
     return {name: np.ascontiguousarray(np.atleast_1d(weights[name])) for name in sorted(weights)}

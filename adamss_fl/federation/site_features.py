@@ -62,10 +62,17 @@ class SiteFeatures:
         tabular: Mapping[str, Any] | None,
         on_patient: Callable[[int, int], None] | None = None,
     ) -> dict[str, Any]:
-        """Predict the masks of ``samples`` and keep their features; tells the names of the features."""
+        """Predict the masks of ``samples`` and keep their features; tells the names of the features.
+
+        A patient whose features by this very model are kept already is not looked at again.
+        """
         self.__dict__.pop("_table", None)
         prepared = self.attach(samples, tabular)
-        table = radiomics_table(model, prepared, self._task.runtime, self._extraction, on_patient)
+        try:
+            known = RadiomicsTable.load(self._folder / "table.npz")
+        except InputError:  # there is none yet
+            known = None
+        table = radiomics_table(model, prepared, self._task.runtime, self._extraction, known, on_patient)
         table.save(self._folder / "table.npz")
         return {"names": list(table.names), "patients": len(samples)}
 

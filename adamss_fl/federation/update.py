@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from adamss_fl.federation.messages import Absence, Instruction, Reply, Weights
+from adamss_fl.federation.messages import Absence, Instruction, Reply, Tensors, Weights
 from adamss_fl.federation.reply_checks import loss_problem, opening_problem
 
 
@@ -22,7 +22,7 @@ class Update:
     site: str
     patients: int
     steps: int
-    weights: Weights = field(repr=False)
+    weights: Tensors = field(repr=False)
     figures: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -50,7 +50,7 @@ def check_update(reply: Reply, instruction: Instruction, shared: Weights) -> Upd
     if problem is not None:
         return Absence(reply.site, "refused_reply", problem)
     figures = reply.figures
-    return Update(reply.site, figures["patients"], figures["steps"], dict(reply.weights or {}), figures)
+    return Update(reply.site, figures["patients"], figures["steps"], reply.weights or {}, figures)
 
 
 def _figures_problem(figures: Mapping[str, Any]) -> str | None:
@@ -61,7 +61,7 @@ def _figures_problem(figures: Mapping[str, Any]) -> str | None:
     return opening_problem(figures) or loss_problem(figures)
 
 
-def _weights_problem(weights: Weights, shared: Weights) -> str | None:
+def _weights_problem(weights: Tensors, shared: Weights) -> str | None:
     missing = sorted(set(shared) - set(weights))
     if missing:
         return f"tensor {missing[0]!r} is missing ({len(missing)} of {len(shared)} are)"

@@ -116,14 +116,15 @@ class RadiomicsExtraction:
         return values
 
     def _entry(self, folder: Path, patient_id: str, pair: NDArray[np.float32], inside: NDArray[np.bool_]) -> Path:
-        digest = hashlib.blake2b(self._settings_key, digest_size=20)
+        digest = hashlib.blake2b(self.key, digest_size=20)
         digest.update(repr(inside.shape).encode())
         digest.update(np.packbits(inside).data)
         digest.update(pair.data)
         return folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', patient_id)}-{digest.hexdigest()}.radiomics.npz"
 
     @cached_property
-    def _settings_key(self) -> bytes:
+    def key(self) -> bytes:
+        """All settings that decide a mask's features, as bytes that are the same in every process."""
         record = {
             "format": FORMAT,
             "extractor": [self.settings.extractor, self.settings.settings],

@@ -80,6 +80,27 @@ def test_a_scalar_tensor_travels_with_one_dimension_and_fortran_order_does_not_m
     np.testing.assert_array_equal(back.weights["w"], weights["w"])
 
 
+def test_a_model_of_many_parts_comes_back_whole_and_no_part_is_larger_than_its_largest_tensor():
+    rng = np.random.default_rng(0)
+    sizes = {"a": 3 << 20, "b": 3 << 20, "c": 5 << 20, "d": 7, "e": 1 << 20}  # elements of 4 bytes: c is 20 MiB
+    weights = {name: rng.standard_normal(size, dtype=np.float32) for name, size in sizes.items()}
+    record = over_the_wire(records.reply_record(Reply("train", "s", "r", 1, 1, {}, weights)))
+    lengths = [len(part.data) for part in record.array_records["weights"].values()]
+    assert len(lengths) == 4
+    assert max(lengths) < weights["c"].nbytes + 1000
+    back = records.read_answer(record)
+    assert isinstance(back, Reply)
+    assert_same_bits(weights, back.weights)
+
+
+def test_a_tensor_that_comes_in_two_parts_is_refused():
+    part = records.reply_record(Reply("train", "s", "r", 1, 1, {}, {"w": np.ones(2)}))
+    array = part.array_records["weights"]["0000"]
+    twice = RecordDict({"head": part.config_records["head"], "weights": ArrayRecord({"0": array, "1": array})})
+    with pytest.raises(records.MalformedRecord, match="weights"):
+        records.read_answer(twice)
+
+
 @pytest.mark.parametrize("code", ["/data/patients/CHUM-001.nii.gz", "No space left", "", "x" * 41, "CHUM-001"])
 def test_a_refusal_carries_a_plain_code_or_none_at_all(code):
     answer = records.read_answer(records.refusal_record(code))
@@ -105,6 +126,14 @@ def test_a_refusal_carries_a_plain_code_or_none_at_all(code):
                     {"json": '{"kind": "train", "site": "a", "run": "r", "round": 1, "attempt": 1, "figures": {}}'}
                 ),
                 "weights": ArrayRecord({"w": Array("float32", (1,), "numpy.ndarray", b"\x80\x04N.")}),
+            }
+        ),
+        RecordDict(
+            {
+                "head": ConfigRecord(
+                    {"json": '{"kind": "train", "site": "a", "run": "r", "round": 1, "attempt": 1, "figures": {}}'}
+                ),
+                "weights": ArrayRecord({"w": Array("uint8", (4,), "safetensors", b"\xff\xff\xff\x7f")}),
             }
         ),
     ],
