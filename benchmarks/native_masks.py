@@ -3,9 +3,9 @@
     python benchmarks/native_masks.py --out runs/native-masks --spacing 2
 
 Trains on one hospital (one round of stage II: only masks count), predicts its test patients as `adamss-fl predict`
-does, and gives the aggregated DSC on the model's grid, as evaluated, and in the voxels of CT and of PET. The reference
-in those is what lies at their centre, and in a second pair of rows what fills at least half of them: PET voxels
-are larger than those in which the reference was drawn. The last rows put the reference itself through the model's grid.
+does, and gives the aggregated DSC on the model's grid, as evaluated, and in the voxels of CT and of PET. The reference,
+drawn in voxels of 1.3 mm, is in those what lies at their centre, and in a second pair of rows what fills at least half
+of them. The last rows put the reference itself through the model's grid.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def main() -> None:
     """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/native-masks"))
-    parser.add_argument("--patients", type=int, default=100)
+    parser.add_argument("--patients", type=int, default=200)
     parser.add_argument("--spacing", type=float, default=4.0, help="voxels of the model's grid in mm, 2 (slow) or 4")
-    parser.add_argument("--rounds", type=int, default=8, help="passes of stage I over each training patient")
+    parser.add_argument("--rounds", type=int, default=10, help="passes of stage I over each training patient")
     options = parser.parse_args()
     config = configuration(options)
     run = options.out / f"spacing-{options.spacing:g}"
@@ -57,7 +57,7 @@ def configuration(options: argparse.Namespace) -> RunConfig:
     """The settings of the run, on a phantom hospital that is made where it is missing."""
     phantom = options.out.resolve() / "phantom"
     if not phantom.exists():
-        make_phantom(phantom, sites=1, patients=options.patients, size=48, seed=0)
+        make_phantom(phantom, sites=1, patients=options.patients, size=96, seed=0)
     side = round(EXTENT_MM / options.spacing)
     settings = {
         "name": "Masks in native voxels",

@@ -32,6 +32,9 @@ def predict(
     ] = None,
     cohort: Annotated[Path | None, typer.Option(help="A folder of patients, instead of --pet and --ct.")] = None,
     layout: Annotated[str, typer.Option(help="Layout of the folder and of the clinical file.")] = "hecktor2022",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Segment the box once, not eight times: masks are a little coarser.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Predict risk, survival curve and masks of one patient, or of a folder of patients. For research only.
@@ -53,11 +56,11 @@ def predict(
     members = load_folds(run)
     if cohort is not None:
         with following("predict", one_task=True) as report:
-            emit(predict_cohort(run, members, cohort, layout, out, report), json)
+            emit(predict_cohort(run, members, cohort, layout, out, report, not quick), json)
     elif pet is not None and ct is not None:
         scan = _read_scan(members[0], pet, ct, mask, clinical, patient, layout)
         with following("predict") as report:
-            prediction = Predictor(members)(scan, report)
+            prediction = Predictor(members, not quick)(scan, report)
         emit(write_prediction(prediction, describe_model(run, members), out), json)
     console.print(RESEARCH_USE_ONLY, markup=False, soft_wrap=True)
 

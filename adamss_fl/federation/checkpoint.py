@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
-from safetensors.numpy import save as save_safetensors
+from safetensors.numpy import save_file as save_safetensors
 
 from adamss_fl.errors import InputError
 from adamss_fl.federation.files import sync_folder, write_atomically
@@ -51,13 +51,10 @@ class Checkpoints:
         for left_by_a_crash in self.folder.glob(".round-*.part"):
             shutil.rmtree(left_by_a_crash)
         beside.mkdir(parents=True)
-        blobs = {_MODEL: save_safetensors(as_wire(checkpoint.weights))}
+        digests = {_MODEL: _save_tensors(checkpoint.weights, beside / _MODEL)}
         if checkpoint.aggregator:
-            blobs[_AGGREGATOR] = save_safetensors(as_wire(checkpoint.aggregator))
-        digests = {name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()}
+            digests[_AGGREGATOR] = _save_tensors(checkpoint.aggregator, beside / _AGGREGATOR)
         state = {"round": checkpoint.round, "pinned": pin, "sha256": digests, "state": dict(checkpoint.state)}
-        for name, blob in blobs.items():
-            write_atomically(beside / name, blob)
         write_atomically(beside / _STATE, json.dumps(state, allow_nan=False, indent=2).encode())
         if target.exists():
             shutil.rmtree(target)
@@ -103,6 +100,14 @@ class Checkpoints:
             folder = self.folder / f"round-{round_:04d}"
             if not _is_pinned(folder):
                 shutil.rmtree(folder)
+
+
+def _save_tensors(tensors: Weights, path: Path) -> str:
+    """Write a file in safetensors' format, without a second copy in memory; its SHA-256, once it is on the disk."""
+    save_safetensors(as_wire(tensors), path)
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_pinned(folder: Path) -> bool:

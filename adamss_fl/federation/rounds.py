@@ -75,15 +75,14 @@ class Rounds:
         self.validate_every = validate_every
         self.transfer = transfer
 
-    def run(self, start: Checkpoint, stop: int | None = None) -> Weights:
-        """Train every round after ``start.round``, up to round ``stop`` (None: all); returns the weights then.
+    def run(self, start: int, stop: int | None = None) -> Weights:
+        """Train every round after the checkpoint of round ``start``, up to ``stop`` (None: all); the weights then.
 
         Raises :class:`QuorumLost` with the absences and their causes; all rounds before it are saved.
         """
-        weights = start.weights
-        self.aggregation.load_state(start.aggregator)
+        weights = self._load(start)
         rounds = self.plan.rounds
-        for round_ in rounds[start.round : stop]:
+        for round_ in rounds[start:stop]:
             self.events.write("round_start", round_.index, stages=list(round_.stages), rounds=len(rounds))
             if self.transfer != "full" and round_.index == self.plan.first_survival_round():
                 weights = self._begin_stage_two(round_.index, weights)
@@ -96,6 +95,12 @@ class Rounds:
             if self.validate_every and (round_.index % self.validate_every == 0 or last or round_.closes_block):
                 self._validate(round_, weights)
         return weights
+
+    def _load(self, round: int) -> Weights:
+        """The weights of a checkpoint, the aggregator being set to its state. No one else may hold them."""
+        found = self.checkpoints.load(round)
+        self.aggregation.load_state(found.aggregator)
+        return found.weights
 
     def ask(self, kind: Kind, round: int, settings: Mapping[str, Any], weights: Weights | None = None) -> list[Reply]:
         """One instruction that is no training: the replies that count, sorted by site; absences are recorded.

@@ -68,8 +68,9 @@ def run_federation(
         start = _begin(task, sites, checkpoints, events, stage_one)
     else:
         events.write("resume", start.round)
-    rounds = _rounds(task, sites, checkpoints, events, start)
-    weights = _train(task, rounds, start)
+    rounds, begun = _rounds(task, sites, checkpoints, events, start), start.round
+    del start  # a model is large, and each round has its own
+    weights = _train(task, rounds, begun)
     metrics = _finish(task, rounds, checkpoints, weights) if evaluate_test else _base_metrics(task, rounds)
     write_json(metrics_path, metrics)
     events.write("run_end", len(task.plan.rounds), figures={"c_index": metrics.get("c_index")})
@@ -157,18 +158,17 @@ def _begin(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog,
     return inherited
 
 
-def _train(task: Task, rounds: Rounds, start: Checkpoint) -> Weights:
-    """All rounds that are left; where radiomics features join stage II, they are agreed on when stage I is over."""
+def _train(task: Task, rounds: Rounds, start: int) -> Weights:
+    """All rounds after ``start``; where radiomics features join stage II, they are agreed on when stage I is over."""
     last = task.plan.last_round_of("segmentation")
-    if task.tabular.radiomics is None or start.round > last:
+    if task.tabular.radiomics is None or start > last:
         return rounds.run(start)
     rounds.run(start, stop=last)
-    segmented = rounds.checkpoints.load(last)
     known = TabularEncoding.from_plain(rounds.identity.tabular or {})
-    tabular = agree_on_radiomics(task.tabular.radiomics, known, rounds, last, segmented.weights)
+    tabular = agree_on_radiomics(task.tabular.radiomics, known, rounds, last, rounds.checkpoints.load(last).weights)
     rounds.events.write("radiomics", last, figures={"selected": [each.name for each in tabular.selected or ()]})
     rounds.identity = replace(rounds.identity, tabular=tabular.plain())
-    return rounds.run(segmented)
+    return rounds.run(last)
 
 
 def _check_sites(task: Task, replies: Sequence[Reply]) -> None:

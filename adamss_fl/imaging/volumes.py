@@ -160,6 +160,21 @@ def covering_grid(settings: ImagingSettings, box: Box) -> Image:
     return _empty(sides, settings.spacing_mm, box.centre)
 
 
+def interleaved_grids(settings: ImagingSettings, centre: Sequence[float]) -> tuple[Image, list[tuple[Any, Image]]]:
+    """A grid of half the configured spacing, and eight grids as :func:`target_grid` that make it up between them.
+
+    Each of the eight lies a quarter of a voxel to either side of ``centre`` along each axis, and comes with the index
+    (D, H, W) of its voxels in an array on the fine grid. The fine grid has the same extent and centre.
+    """
+    fine = _empty([2 * side for side in settings.grid], [step / 2 for step in settings.spacing_mm], centre)
+    parts: list[tuple[Any, Image]] = []
+    for second in itertools.product((0, 1), repeat=3):
+        moved = [step * (place - 0.5) / 2 for place, step in zip(second, settings.spacing_mm, strict=True)]
+        own = [c + by for c, by in zip(centre, moved[::-1], strict=True)]
+        parts.append((tuple(slice(place, None, 2) for place in second), target_grid(settings, own)))
+    return fine, parts
+
+
 def _empty(sides: Sequence[int], spacing_mm: Sequence[float], centre: Sequence[float]) -> Image:
     """An axis-aligned image of ``sides`` (D, H, W) voxels of ``spacing_mm`` (D, H, W) round ``centre`` (x, y, z)."""
     sitk = simpleitk()

@@ -15,7 +15,13 @@ from adamss_fl.prediction.trained_run import TrainedRun
 
 
 def predict_cohort(
-    run: Path, members: Sequence[TrainedRun], cohort: Path, layout: str, out: Path, report: Report | None = None
+    run: Path,
+    members: Sequence[TrainedRun],
+    cohort: Path,
+    layout: str,
+    out: Path,
+    report: Report | None = None,
+    fine_masks: bool = True,
 ) -> dict[str, Any]:
     """Predict every patient with PET and CT of a cohort; endpoints and masks in it are not read.
 
@@ -24,7 +30,7 @@ def predict_cohort(
     """
     loaded = load_cohort(cohort, layout, endpoints=False)
     make_folder(out / "patients")
-    predictor, model = Predictor(members), describe_model(run, members)
+    predictor, model = Predictor(members, fine_masks), describe_model(run, members)
     refused = {problem.patient: problem.message for problem in loaded.problems}
     rows = []
     for done, (patient, folder) in enumerate(_folders(loaded), 1):

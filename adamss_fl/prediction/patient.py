@@ -20,6 +20,7 @@ from adamss_fl.imaging.volumes import (
     check_volume,
     covering_grid,
     field_of_view,
+    interleaved_grids,
     overlap,
     target_grid,
 )
@@ -82,10 +83,13 @@ class Predictor:
     """Applies one run, or the folds of one, to patients.
 
     runs : as ``load_folds`` gives them. Masks and curves are means over them.
+    fine_masks : segment the box eight times on grids half a voxel apart, which together are a grid of half the spacing,
+        so that less is lost on the way into PET's and CT's own voxels. The curve does not depend on it.
     """
 
-    def __init__(self, runs: Sequence[TrainedRun]) -> None:
+    def __init__(self, runs: Sequence[TrainedRun], fine_masks: bool = True) -> None:
         self.runs = tuple(runs)
+        self.fine_masks = fine_masks
         self.task = self.runs[0].task
         self.imaging = self.task.imaging
 
@@ -105,8 +109,8 @@ class Predictor:
 
         The box is the one of training: centred on what PET and CT have in common or, where the run's is centred on the
         tumour, on the mask given, else on what a first pass over the whole of both images finds. Inside the box the
-        masks are the model's answer on the box, as when it is evaluated; where the images reach further, outside the
-        box, they are the first pass's. Survival is read from the box.
+        masks are the model's answer on grids of the box's extent; where the images reach further, outside the box, they
+        are the first pass's. Survival is read from the box.
         """
         torch.set_num_threads(self.task.runtime.threads)
         check_volume(scan.pet, scan.patient, "PET")
@@ -123,7 +127,7 @@ class Predictor:
             raise InputError(f"patient {scan.patient}: the mask lies outside PET and CT; give the mask of this patient")
         wide: Maps | None = None
         if beyond or (on_tumour and marked is None):
-            wide = self._first_pass(image_on(wide_grid, scan.pet, scan.ct, self.imaging), scan, report)
+            wide = self._mean_maps(image_on(wide_grid, scan.pet, scan.ct, self.imaging), scan, report)
         centre = shared.centre
         if on_tumour:
             centre = marked or (centre_of_findings(wide, wide_grid) if wide is not None else None) or centre
@@ -138,6 +142,8 @@ class Predictor:
         ]
         box: Maps = np.mean(maps, axis=0)
         cautions += self._box_cautions(scan, image, box, grid, wide, wide_grid)
+        if self.fine_masks:
+            box, grid = self._finely(centre, scan, report)
         return Prediction(
             patient=scan.patient,
             curve=average_curve([run.edges_days for run in self.runs], curves),
@@ -149,7 +155,16 @@ class Predictor:
             cautions=tuple(cautions),
         )
 
-    def _first_pass(self, image: Maps, scan: Scan, report: Report | None) -> Maps:
+    def _finely(self, centre: Sequence[float], scan: Scan, report: Report | None) -> tuple[Maps, Image]:
+        """Mean probabilities of all models on the box at half the spacing, and that grid."""
+        fine, parts = interleaved_grids(self.imaging, centre)
+        maps = np.empty((2, *reversed(fine.GetSize())), dtype=np.float32)
+        for voxels, grid in parts:
+            image = image_on(grid, scan.pet, scan.ct, self.imaging)
+            maps[(slice(None), *voxels)] = self._mean_maps(image, scan, report)
+        return maps, fine
+
+    def _mean_maps(self, image: Maps, scan: Scan, report: Report | None) -> Maps:
         """Mean probabilities of all models; however many they are, two of their results are in memory at once."""
         total = self._segment(self.models[0][0], image, scan, report)
         for model, _ in self.models[1:]:

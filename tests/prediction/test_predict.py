@@ -17,7 +17,8 @@ from adamss_fl.cli.main import main
 from adamss_fl.cohort import load_cohort, split_cohort
 from adamss_fl.evaluation.predictions import predict
 from adamss_fl.imaging import prepare_arrays, prepare_cohort
-from adamss_fl.imaging.volumes import read_volume
+from adamss_fl.imaging.settings import ImagingSettings
+from adamss_fl.imaging.volumes import field_of_view, interleaved_grids, read_volume, target_grid
 from adamss_fl.prediction import Predictor, Scan, average_curve, load_folds, load_run
 from adamss_fl.radiomics import ClinicalColumn, TabularSettings
 from adamss_fl.training import infer
@@ -92,7 +93,7 @@ def test_the_labels_on_a_native_grid_that_is_the_models_own_are_its_predicted_ma
 
     low, high = run.task.imaging.ct_hu_window
     scan = Scan(patient, volume(image[0] * run.task.imaging.pet_suv_max), volume(low + (high - low) * image[1]))
-    found = Predictor([run])(scan)
+    found = Predictor([run], fine_masks=False)(scan)
     sample = replace(prepare_cohort(load_cohort(trained.hospital).subset([patient]), run.task.imaging, tmp_path)[0])
     masks = infer(run.model("segmentation"), [sample], run.task.runtime, keep_masks=True).masks
     assert masks is not None
@@ -101,6 +102,63 @@ def test_the_labels_on_a_native_grid_that_is_the_models_own_are_its_predicted_ma
     assert 0 < union.sum() < union.size
     assert (labels > 0).mean() == pytest.approx(union.mean(), abs=2e-3)
     assert ((labels > 0) == union).mean() > 0.998  # a probability of 0.5 may fall on either side
+
+
+def test_eight_interleaved_grids_are_every_voxel_of_the_fine_one_once() -> None:
+    settings = ImagingSettings(grid=(16, 32, 48), spacing_mm=(5.0, 3.0, 2.0))
+    fine, parts = interleaved_grids(settings, (10.0, -20.0, 30.0))
+    counted = np.zeros(fine.GetSize()[::-1], dtype=int)
+    for voxels, grid in parts:
+        counted[voxels] += 1
+        for index in ((0, 0, 0), (15, 7, 3)):  # x, y, z on the coarse grid
+            there = [2 * place + own.start for place, own in zip(index, voxels[::-1], strict=True)]
+            np.testing.assert_allclose(
+                grid.TransformIndexToPhysicalPoint(index), fine.TransformIndexToPhysicalPoint(there), atol=1e-9
+            )
+    assert (counted == 1).all()
+    coarse = target_grid(settings, (10.0, -20.0, 30.0))
+    for one, other in (
+        (field_of_view(fine).low, field_of_view(coarse).low),
+        (fine.GetDirection(), coarse.GetDirection()),
+    ):
+        np.testing.assert_allclose(one, other)
+
+
+def test_fine_masks_leave_the_curve_and_come_nearer_to_a_border_that_the_coarse_grid_cannot_show(
+    trained: Trained,
+) -> None:
+    """A ball that is segmented without fault: what is left is what the grid loses."""
+    run = load_run(trained.run)
+
+    class Painter(Predictor):
+        """A voxel is tumour where PET at its centre is high: PET is smooth and rises towards the ball's centre."""
+
+        def _segment(self, model: Any, image: np.ndarray, scan: Any, report: Any) -> np.ndarray:
+            hot = np.where(image[0] > 0.4, 0.99, 0.01).astype(np.float32)
+            return np.stack([hot, np.full_like(hot, 0.01)])
+
+    side, step = 64, run.task.imaging.spacing_mm[0] / 4
+    axes = step * (np.arange(side) - side / 2)
+    z, y, x = np.meshgrid(axes, axes, axes, indexing="ij")
+    distance = np.sqrt((z - 0.7 * step) ** 2 + (y + 1.3 * step) ** 2 + (1.5 * x) ** 2) / step
+    volume = np.clip(1 - distance / 32, 0, 1).astype(np.float32)
+
+    def image(array: np.ndarray) -> Any:
+        made = sitk.GetImageFromArray(array)
+        made.SetSpacing([step] * 3)
+        return made
+
+    scan = Scan("ball", image(run.task.imaging.pet_suv_max * volume), image(100 * volume))
+    truth = volume > 0.4
+
+    def dice(found: Any) -> float:
+        labels = sitk.GetArrayFromImage(found.ct_mask) > 0
+        return 2 * (labels & truth).sum() / (labels.sum() + truth.sum())
+
+    fine, coarse = Painter([run])(scan), Painter([run], fine_masks=False)(scan)
+    assert fine.curve == coarse.curve
+    assert dice(fine) > dice(coarse)
+    assert dice(fine) > 0.96
 
 
 @pytest.mark.parametrize("given", [False, True])
