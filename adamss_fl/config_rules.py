@@ -60,6 +60,7 @@ RANGES: tuple[tuple[str, tuple[Callable[[Any], bool], str]], ...] = (
     ("federation.min_sites", _at_least(1)),
     ("federation.deadline_seconds", _at_least(0)),
     ("federation.attempts", _at_least(1)),
+    ("federation.max_change", _at_least(0)),
     ("runtime.threads", _at_least(1)),
     ("evaluation.bootstrap", _at_least(1)),
     ("evaluation.every", _at_least(0)),

@@ -9,6 +9,7 @@ The variable keeps Flower from downloading this project's dependencies again for
 SuperLink running; ``adamss-fl simulate`` runs the same app and leaves nothing.
 """
 
+import errno
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,10 +20,12 @@ from flwr.serverapp import Grid, ServerApp
 
 from adamss_fl.errors import AdamssError
 from client.paths import run_files
-from server.deployed import read_registered, run_name, state_folder
+from server.deployed import await_turn, read_registered, run_name, state_folder
 from server.grid_sites import GridSites
 
 log = logging.getLogger("flwr")
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def server_app(config: str = "", out: str = "") -> ServerApp:
@@ -38,7 +41,7 @@ def server_app(config: str = "", out: str = "") -> ServerApp:
         run_config: dict[str, Any] = {**context.run_config, **{key: value for key, value in given.items() if value}}
         state = state_folder()
         if state is not None:
-            _run_deployed(grid, run_config, state)
+            _run_deployed(grid, context, run_config, state)
         else:
             _run_simulated(grid, run_config)
 
@@ -62,13 +65,17 @@ def _run_simulated(grid: Grid, run_config: Mapping[str, Any]) -> None:
         raise
 
 
-def _run_deployed(grid: Grid, run_config: Mapping[str, Any], state: Path) -> None:
-    """Run or carry on a submission with the sites whose keys are registered, and note how it ended."""
+def _run_deployed(grid: Grid, context: Context, run_config: Mapping[str, Any], state: Path) -> None:
+    """Run or carry on a submission with the sites whose keys are registered, and note how it ended.
+
+    Raises AdamssError, and touches nothing, where this Flower run is not the one that carries the submission now.
+    """
     from adamss_fl.assembly import run_federation
     from adamss_fl.config import load_config
     from adamss_fl.deployment.submissions import Submissions, outcome_of
 
     submissions, name = Submissions(state), run_name(run_config)
+    await_turn(submissions, name, context.run_id, run_config)
     out = submissions.folder(name)
     failure: AdamssError | None = None
     try:
@@ -84,7 +91,12 @@ def _run_deployed(grid: Grid, run_config: Mapping[str, Any], state: Path) -> Non
         run_federation(settings, sites, out)
     except AdamssError as error:
         failure = error
-        log.error("%s", error)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        failure = AdamssError(f"{error.filename or out}: {error.strerror}; make room on the server's disk")
+    if failure is not None:
+        log.error("%s", failure)
     submissions.end(name, outcome_of(failure))
 
 

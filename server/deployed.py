@@ -2,11 +2,13 @@
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from adamss_fl.deployment.server_node import REGISTERED, STATE_VARIABLE
-from adamss_fl.errors import InputError
+from adamss_fl.deployment.submissions import Submissions
+from adamss_fl.errors import AdamssError, InputError
 
 
 def state_folder() -> Path | None:
@@ -27,3 +29,21 @@ def read_registered(state: Path) -> dict[str, bytes]:
     """Public key (PEM) by site, as `adamss-fl server start` has registered them with the SuperLink."""
     found = json.loads((state / REGISTERED).read_text(encoding="utf-8"))
     return {name: key.encode() for name, key in found.items()}
+
+
+def await_turn(
+    submissions: Submissions, name: str, flower_run: int, run_config: Mapping[str, object], seconds: float = 20.0
+) -> None:
+    """Return once it is noted that ``flower_run`` carries the submission ``name`` now.
+
+    The server notes it a moment after it has started the Flower run. Raises InputError for an unknown submission, and
+    AdamssError where another Flower run carries it, or this one was started with another task than was submitted: then
+    it was started by someone else than the server.
+    """
+    limit = time.monotonic() + seconds
+    while (carried := submissions.read(name).flower_runs)[-1:] != (flower_run,):
+        if flower_run in carried or time.monotonic() >= limit:
+            raise AdamssError(f"{name}: this Flower run does not carry it; runs are started by `adamss-fl submit`")
+        time.sleep(0.2)
+    if run_config.get("task") != submissions.task(name):
+        raise AdamssError(f"{name}: the sites were sent another task than was submitted; nothing was done")

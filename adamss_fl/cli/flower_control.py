@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adamss_fl.cli.flower_app import app_folder
+from adamss_fl.deployment.gate import HEADER
 from adamss_fl.errors import AdamssError
 from adamss_fl.federation.approvals import bundle_digest
 
@@ -26,14 +27,27 @@ def build_bundle() -> bytes:
     return bundle
 
 
+class _Credentials:
+    """Puts the coordinator's secret on every request."""
+
+    def __init__(self, secret: bytes | None) -> None:
+        self._secret = secret
+
+    def intercept(self, context: Any, call_next: Any) -> Any:
+        """Flower's hook around a request."""
+        if self._secret is not None:
+            context.request.headers[HEADER] = self._secret.hex()
+        return call_next(context)
+
+
 class FlowerControl:
     """One SuperLink, asked over TLS.
 
-    address : HOST:PORT; ca_file : whom its certificate must come from.
+    address : HOST:PORT; ca_file : whom its certificate must come from; secret : the coordinator's, None for none.
     """
 
-    def __init__(self, address: str, ca_file: Path) -> None:
-        self._address, self._ca_file = address, ca_file
+    def __init__(self, address: str, ca_file: Path, secret: bytes | None) -> None:
+        self._address, self._ca_file, self._secret = address, ca_file, secret
         self._client: ControlHttpClient | None = None
 
     def register(self, sites: Mapping[str, bytes]) -> None:
@@ -51,6 +65,19 @@ class FlowerControl:
         for name, key in sites.items():
             if key not in registered or registered[key].name != name:
                 self._call("RegisterNode", RegisterNodeRequest(public_key=key, name=name))
+
+    def is_gated(self) -> bool:
+        """Whether the SuperLink refuses whoever does not have the coordinator's secret."""
+        stranger = FlowerControl(self._address, self._ca_file, None)
+        try:
+            stranger.nodes()
+        except Unreachable:
+            raise
+        except AdamssError:
+            return True
+        finally:
+            stranger.close()
+        return False
 
     def nodes(self) -> list[dict[str, Any]]:
         """Every registered site: ``name``, ``status``."""
@@ -102,7 +129,7 @@ class FlowerControl:
                     server_address=self._address,
                     insecure=False,
                     root_certificates=self._ca_file.read_bytes(),
-                    interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
+                    interceptors=[RuntimeVersionHttpInterceptor("flwr CLI"), _Credentials(self._secret)],
                 )
             return getattr(self._client, name)(request)
         except httpx.HTTPStatusError as error:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adamss_fl.cli.shell import JsonOption, console, emit
-from adamss_fl.errors import AdamssError
+from adamss_fl.errors import AdamssError, InputError
 
 if TYPE_CHECKING:
     from adamss_fl.cli.flower_control import FlowerControl
@@ -63,7 +63,7 @@ def status(kit: KitArgument, json: JsonOption = False) -> None:
     sites: list[dict[str, Any]] = [{"name": name, "status": "unknown"} for name in sorted(opened.sites)]
     if found["running"]:
         try:
-            connected = {node["name"]: node["status"] for node in control_of(opened).nodes()}
+            connected = {node["name"]: node["status"] for node in control_of(opened, state).nodes()}
             sites = [{"name": name, "status": connected.get(name, "unregistered")} for name in sorted(opened.sites)]
         except AdamssError as error:
             console.print(f"{error}")
@@ -89,12 +89,12 @@ def state_of(kit: Path) -> Path:
     return (kit / "state").resolve()
 
 
-def control_of(kit: "ServerKit") -> "FlowerControl":
-    """The running SuperLink of a kit, as seen from this machine."""
+def control_of(kit: "ServerKit", state: Path) -> "FlowerControl":
+    """The running SuperLink of a kit, as seen by its coordinator on this machine."""
     from adamss_fl.cli.flower_control import FlowerControl
-    from adamss_fl.deployment.server_node import LOOPBACK
+    from adamss_fl.deployment.server_node import LOOPBACK, coordinator_secret
 
-    return FlowerControl(f"{LOOPBACK}:{kit.port}", kit.ca_file)
+    return FlowerControl(f"{LOOPBACK}:{kit.port}", kit.ca_file, coordinator_secret(state))
 
 
 def _write_registered(kit: "ServerKit", state: Path) -> None:
@@ -122,7 +122,7 @@ class _Coordinator:
         from adamss_fl.deployment.submissions import Carrier, Submissions
 
         self._keys = pem_keys(kit)
-        self._control = control_of(kit)
+        self._control = control_of(kit, state)
         self._carrier = Carrier(Submissions(state), self._control)
         self._registered = False
         self._due = 0.0
@@ -136,11 +136,18 @@ class _Coordinator:
             return
         try:
             if not self._registered:
+                if not self._control.is_gated():
+                    raise InputError(
+                        "the SuperLink answers whoever asks it: this version of Flower has no place for the gate; "
+                        "install the version in constraints.txt"
+                    )
                 self._control.register(self._keys)
                 self._registered = True
                 console.print("the sites' keys are registered; sites may connect")
             self._carrier.look()
             self._told = ""
+        except InputError:
+            raise
         except AdamssError as error:
             if not isinstance(error, Unreachable) and str(error) != self._told:
                 self._told = str(error)

@@ -16,8 +16,13 @@ REGISTERED = "registered.json"
 LOOPBACK = "127.0.0.1"
 
 
+def coordinator_secret(state: Path) -> bytes:
+    """The secret by which a SuperLink knows its coordinator, made once; whoever may read the state folder has it."""
+    return shared_secret(state, "coordinator.secret").read_bytes()
+
+
 def programs(state: Path, port: int, ca_file: Path, cert_file: Path, key_file: Path, host: str) -> list[Program]:
-    """The SuperLink, with TLS and SuperNode authentication, and the SuperExec that starts ServerApps.
+    """The SuperLink, with TLS, SuperNode authentication and our gate, and the SuperExec that starts ServerApps.
 
     state : the server's folder; port, host : what the SuperLink listens on; ca_file, cert_file, key_file : PEM.
     The server's certificate must be good for 127.0.0.1, where SuperExec finds the SuperLink.
@@ -28,8 +33,9 @@ def programs(state: Path, port: int, ca_file: Path, cert_file: Path, key_file: P
         STATE_VARIABLE: str(state.resolve()),
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))),
     }
+    coordinator_secret(state)
     link = [
-        flower("flower-superlink"),
+        *(sys.executable, "-m", "adamss_fl.cli.superlink"),
         *("--host", host, "--port", str(port), "--database", str(state / "superlink.db")),
         *("--ssl-ca-certfile", str(ca_file), "--ssl-certfile", str(cert_file), "--ssl-keyfile", str(key_file)),
         *("--enable-supernode-auth", "--isolation", "process", "--disable-runtime-dependency-installation"),

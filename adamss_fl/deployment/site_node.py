@@ -123,9 +123,9 @@ def flower_environment(state: Path) -> dict[str, str]:
     }
 
 
-def shared_secret(state: Path) -> Path:
+def shared_secret(state: Path, name: str = "superexec.secret") -> Path:
     """The file of a secret of 32 random bytes, made once, that nobody else on the machine may read."""
-    path = state / "superexec.secret"
+    path = state / name
     state.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -232,7 +232,8 @@ def progress_of(run: Path) -> tuple[int, int | None]:
 
 
 def outcome_of(failure: AdamssError | None) -> Outcome:
-    """What a run's end amounts to: bad input fails again as it stands, a lost quorum may come back."""
+    """What a run's end amounts to: bad input fails again as it stands, a lost quorum may come back or be final."""
     if failure is None:
         return Outcome("finished")
-    return Outcome("failed" if isinstance(failure, InputError) else "paused", str(failure))
+    is_final = isinstance(failure, InputError) or getattr(failure, "final", False)
+    return Outcome("failed" if is_final else "paused", str(failure))

@@ -20,7 +20,14 @@ from adamss_fl.federation.update import Update, check_envelope, check_update
 
 
 class QuorumLost(AdamssError):
-    """Fewer sites than the quorum gave a usable reply; the last good model is the newest checkpoint."""
+    """Fewer sites than the quorum gave a usable reply; the last good model is the newest checkpoint.
+
+    final : whether the run is to end with it, rather than wait for the sites (``federation.then: stop``).
+    """
+
+    def __init__(self, message: str, final: bool = False) -> None:
+        super().__init__(message)
+        self.final = final
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,7 @@ class Rounds:
                 replies.append(reply)
         self._note(round, absences)
         if len(replies) < self.settings.min_sites:
-            raise QuorumLost(f"{kind}: {self._shortfall(len(replies), absences)}")
+            raise self._lost(f"{kind}: {self._shortfall(len(replies), absences)}")
         return replies
 
     def _begin_stage_two(self, round: int, weights: Weights) -> Weights:
@@ -149,12 +156,15 @@ class Rounds:
         for attempt in range(1, self.settings.attempts + 1):
             instruction = Instruction("train", self.identity.run, round_.index, attempt, settings, weights)
             collected = self.sites.broadcast(instruction, self.settings.deadline_seconds or None)
-            updates, absences = sort_out(collected, instruction, shared)
+            updates, absences = sort_out(collected, instruction, shared, self.settings.max_change)
             self._note(round_.index, absences)
             if len(updates) >= self.settings.min_sites:
                 return updates
+        if updates and self.settings.then == "continue":
+            self.events.write("short_of_quorum", round_.index, sites=[update.site for update in updates])
+            return updates
         kept = f"the model of round {round_.index - 1} is kept"
-        raise QuorumLost(f"round {round_.index}: {self._shortfall(len(updates), absences)}; {kept}")
+        raise self._lost(f"round {round_.index}: {self._shortfall(len(updates), absences)}; {kept}")
 
     def _save(self, round_: Round, weights: Weights) -> None:
         identity = self.identity
@@ -190,6 +200,9 @@ class Rounds:
         if figures["patients"]:
             self.events.write("validation", round_.index, figures=figures)
 
+    def _lost(self, message: str) -> QuorumLost:
+        return QuorumLost(message, final=self.settings.then == "stop")
+
     def _note(self, round: int, absences: Sequence[Absence]) -> None:
         for absence in absences:
             self.events.write("absence", round, absence.site, cause=absence.cause, detail=absence.detail)
@@ -199,7 +212,9 @@ class Rounds:
         return f"{replies} of the {self.settings.min_sites} sites needed gave a usable reply; absent: {named or 'none'}"
 
 
-def sort_out(collected: Collected, instruction: Instruction, shared: Weights) -> tuple[list[Update], list[Absence]]:
+def sort_out(
+    collected: Collected, instruction: Instruction, shared: Weights, max_change: float
+) -> tuple[list[Update], list[Absence]]:
     """Training replies as updates sorted by site, and everyone else with the cause.
 
     A second reply of the same site is not counted.
@@ -207,7 +222,7 @@ def sort_out(collected: Collected, instruction: Instruction, shared: Weights) ->
     updates: dict[str, Update] = {}
     absences = list(collected.absences)
     for reply in collected.replies:
-        checked = check_update(reply, instruction, shared)
+        checked = check_update(reply, instruction, shared, max_change)
         if isinstance(checked, Absence):
             absences.append(checked)
         elif checked.site in updates:

@@ -33,10 +33,14 @@ class PluginSettings:
 class FederationSettings:
     """Who must answer, by when, and how answers become one model.
 
-    min_sites : quorum; with fewer accepted replies a round is not aggregated, and the run stops with the last good
-        model.
+    min_sites : quorum; with fewer accepted replies a round is not aggregated, and ``then`` says what becomes of it.
     deadline_seconds : how long a round waits for replies; 0 waits for ever.
     attempts : how often a round is sent again when its quorum fails.
+    then : where the quorum fails in the last attempt too: ``pause`` keeps the last good model, and a server of a
+        federation takes the run up again after a while; ``stop`` ends it; ``continue`` aggregates what there is, of one
+        site or more (else it is ``pause``).
+    max_change : a reply whose model has exploded is refused: the root mean square of its change is more than so many
+        times that of the model before (or than 0.1, where that is more); 0 accepts any change.
     aggregator : rule of every group that ``groups`` does not name.
     groups : per parameter group another aggregator by name, or ``local``: the group never leaves the site.
     """
@@ -44,6 +48,8 @@ class FederationSettings:
     min_sites: int = 1
     deadline_seconds: float = 3600.0
     attempts: int = 1
+    then: Literal["continue", "pause", "stop"] = "pause"
+    max_change: float = 10.0
     aggregator: PluginSettings = field(default_factory=lambda: PluginSettings("average"))
     groups: Mapping[str, PluginSettings] = field(default_factory=dict)
 

@@ -35,18 +35,20 @@ def check_envelope(reply: Reply, instruction: Instruction) -> Absence | None:
     return None
 
 
-def check_update(reply: Reply, instruction: Instruction, shared: Weights) -> Update | Absence:
+def check_update(reply: Reply, instruction: Instruction, shared: Weights, max_change: float = 10.0) -> Update | Absence:
     """The reply as an :class:`Update`, or an :class:`Absence` that names the first thing wrong with it.
 
-    shared : the tensors a site must send, with the shapes and dtypes they must have.
+    shared : the tensors a site must send, with the shapes and dtypes they must have; they are what it began with.
+    max_change : see FederationSettings; 0 accepts any change.
     Refused are: another run, round or attempt; a missing, extra, wrong-shaped, wrong-typed or non-finite tensor; a
+    model that has exploded; a
     number of patients or steps that is not a positive whole number; a loss or gate opening that is not finite.
     """
     stale = check_envelope(reply, instruction)
     if stale is not None:
         return stale
     problem = _weights_problem(reply.weights or {}, shared)
-    problem = problem or _figures_problem(reply.figures)
+    problem = problem or _figures_problem(reply.figures) or _explosion(reply.weights or {}, shared, max_change)
     if problem is not None:
         return Absence(reply.site, "refused_reply", problem)
     figures = reply.figures
@@ -59,6 +61,37 @@ def _figures_problem(figures: Mapping[str, Any]) -> str | None:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             return f"figure {name!r} is not a positive whole number"
     return opening_problem(figures) or loss_problem(figures)
+
+
+def _explosion(weights: Tensors, shared: Weights, max_change: float) -> str | None:
+    """What is wrong where trained tensors, or running statistics, have moved out of all proportion.
+
+    Compared are root mean squares over all of either kind: of the change, and of the values before, taken as at least
+    0.1 (1 for statistics, which may move a hundred times as far: they begin at 0 and 1, whatever the images are).
+    """
+    if max_change == 0.0:
+        return None
+    for what, is_statistic, least, times in (
+        ("trained tensors", False, 0.1, max_change),
+        ("running statistics", True, 1.0, 100.0 * max_change),
+    ):
+        change = before = 0.0
+        count = 0
+        for name, current in shared.items():
+            if not np.issubdtype(current.dtype, np.floating) or _is_statistic(name) != is_statistic:
+                continue
+            start = current.astype(np.float64)
+            change += float(np.square(weights[name].astype(np.float64) - start).sum())
+            before += float(np.square(start).sum())
+            count += current.size
+        allowed = times * max((before / max(count, 1)) ** 0.5, least)
+        if (change / max(count, 1)) ** 0.5 > allowed:
+            return f"exploded: its {what} moved by {(change / count) ** 0.5:.3g} (root mean square), over {allowed:.3g}"
+    return None
+
+
+def _is_statistic(name: str) -> bool:
+    return name.rsplit(".", 1)[-1].startswith("running_")
 
 
 def _weights_problem(weights: Tensors, shared: Weights) -> str | None:

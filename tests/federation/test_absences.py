@@ -10,6 +10,7 @@ import pytest
 from in_process import assert_equal_bits, site, train
 from synthetic import make_data, make_task
 
+from adamss_fl.deployment.submissions import outcome_of
 from adamss_fl.errors import InputError
 from adamss_fl.federation.checkpoint import Checkpoints
 from adamss_fl.federation.local_sites import LocalSites
@@ -100,6 +101,33 @@ def test_a_lost_quorum_stops_the_run_with_the_last_good_model(tmp_path: Path) ->
     assert newest is not None
     assert newest.round == 1
     assert all(np.isfinite(array).all() for array in newest.weights.values())
+
+
+@pytest.mark.parametrize(("then", "final"), [("pause", False), ("stop", True)])
+def test_what_a_lost_quorum_means_is_the_runs_own_choice(then: Any, final: bool, tmp_path: Path) -> None:
+    task = make_task((1, 0), federation=FederationSettings(min_sites=2, then=then))
+    sites = [site(name, make_data(name, seed=seed), task, tmp_path) for seed, name in enumerate(("a", "b"))]
+    with pytest.raises(QuorumLost) as lost:
+        run_federation(task, LocalSites([sites[0], Broken(sites[1], "crash")]), tmp_path)
+    assert lost.value.final is final
+    assert outcome_of(lost.value).state == ("failed" if final else "paused")
+
+
+def test_a_run_that_is_to_continue_goes_on_with_those_who_answered(tmp_path: Path) -> None:
+    settings = FederationSettings(min_sites=2, then="continue")
+    edges = (0.0, 150.0, 250.0, 400.0, 2000.0)
+    task = make_task((1, 0), federation=settings)
+    task = replace(task, stages=replace(task.stages, edges_days=edges))
+    data = {name: make_data(name, seed=seed, test=0) for seed, name in enumerate(("a", "b"))}
+    sites: list[Any] = [site(name, own, task, tmp_path / "both") for name, own in data.items()]
+    run_federation(task, LocalSites([sites[0], Broken(sites[1], "nan")]), tmp_path / "both")
+    events = [json.loads(line) for line in (tmp_path / "both/events.jsonl").read_text().splitlines()]
+    assert [event["sites"] for event in events if event["kind"] == "short_of_quorum"] == [["a"]]
+    alone = train(replace(task, federation=FederationSettings()), {"a": data["a"]}, tmp_path / "alone")
+    assert_equal_bits(final_weights(tmp_path / "both")[0], alone)
+    nobody: list[Any] = [Broken(each, "nan") for each in sites]
+    with pytest.raises(QuorumLost, match="0 of the 2"):
+        run_federation(task, LocalSites(nobody), tmp_path / "nobody")
 
 
 def test_a_site_smaller_than_a_batch_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -107,3 +107,21 @@ def test_nothing_that_a_site_wrote_is_in_the_reason_of_a_refusal() -> None:
     found = checked(**with_tensor("P-17 of hospital A", np.zeros(1)))
     assert isinstance(found, Absence)
     assert "P-17" not in found.detail
+
+
+@pytest.mark.parametrize("name", ["weight", "bn.running_var"])
+def test_a_model_that_has_exploded_is_refused_by_how_far_it_moved(name: str) -> None:
+    huge = np.full_like(SHARED[name], 1e30)
+    found = checked(**with_tensor(name, huge))
+    assert isinstance(found, Absence)
+    assert (found.site, found.cause) == ("a", "refused_reply")
+    assert found.detail.startswith("exploded: its ")
+    assert isinstance(check_update(replace(SOUND, **with_tensor(name, huge)), INSTRUCTION, SHARED, 0.0), Update)
+
+
+def test_the_limit_is_the_root_mean_square_of_the_change_against_that_of_the_model() -> None:
+    start = {"weight": np.full(4, 2.0, np.float32)}
+    for step, allowed in ((19.9, True), (20.1, False)):  # ten times 2
+        moved = {"weight": start["weight"] + np.float32(step) * np.array([1, -1, 1, -1], np.float32)}
+        found = check_update(replace(SOUND, weights=moved), INSTRUCTION, start, 10.0)
+        assert isinstance(found, Update) is allowed

@@ -33,10 +33,12 @@ def eventually(what: Callable[[], Any], seconds: float, why: str) -> Any:
 class Federation:
     """Kits of a consortium with one site per cohort, and whatever of it runs; ``close`` ends everything.
 
-    folder : for everything; cohorts : folder of patients by site.
+    folder : for everything; cohorts : folder of patients by site. The server listens at ``host``; sites look for it at
+    127.0.0.1.
     """
 
-    def __init__(self, folder: Path, cohorts: dict[str, Path]) -> None:
+    def __init__(self, folder: Path, cohorts: dict[str, Path], host: str = "127.0.0.1") -> None:
+        self.host = host
         self.folder, self.kits = folder, folder / "kits"
         sites = tuple(SiteEntry(name) for name in cohorts)
         self.consortium = Consortium("tests", (), ("127.0.0.1",), sites, port=free_port(), valid_days=30)
@@ -73,9 +75,7 @@ class Federation:
         for name in what:
             kit = self.server if name == "server" else self.site(name)
             role = (
-                ["server", "start", str(kit), "--host", "127.0.0.1"]
-                if name == "server"
-                else ["site", "start", str(kit)]
+                ["server", "start", str(kit), "--host", self.host] if name == "server" else ["site", "start", str(kit)]
             )
             with (self.folder / f"{name}.log").open("ab") as log:
                 self._running[name] = subprocess.Popen(

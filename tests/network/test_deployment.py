@@ -1,20 +1,26 @@
 """Real processes on loopback, from kits: a run over TLS with registered keys, killed in every phase, and refusals."""
 
+import csv
 import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from processes import Federation, eventually
+from recorder import Recorder
 
 from adamss_fl.assembly import build_site, run_federation
+from adamss_fl.cli.flower_control import FlowerControl
 from adamss_fl.cohort import make_phantom
 from adamss_fl.config import load_config
 from adamss_fl.deployment.site_node import programs, read_site_settings
+from adamss_fl.errors import AdamssError
 from adamss_fl.federation.audit import verify
 from adamss_fl.federation.local_sites import LocalSites
 
@@ -45,8 +51,23 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def federation(tmp_path_factory: pytest.TempPathFactory, phantom: Path) -> Iterator[Federation]:
-    found = Federation(tmp_path_factory.mktemp("federation"), {name: phantom / name for name in SITES})
+def kits(tmp_path_factory: pytest.TempPathFactory, phantom: Path) -> Federation:
+    """The server is at another loopback address than sites know."""
+    return Federation(tmp_path_factory.mktemp("federation"), {name: phantom / name for name in SITES}, "127.0.0.2")
+
+
+@pytest.fixture(scope="module")
+def recorder(kits: Federation) -> Iterator[Recorder]:
+    """Between the sites and the server, it reads all that they send."""
+    port = kits.consortium.port
+    found = Recorder(kits.server, ("127.0.0.1", port), ("127.0.0.2", port))
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def federation(kits: Federation, recorder: Recorder) -> Iterator[Federation]:
+    found = kits
     found.start("server", *SITES)
     try:
         eventually(lambda: set(found.connected().values()) == {"online"}, 120, found.logs())
@@ -65,6 +86,26 @@ def task(folder: Path, phantom: Path, rounds: int) -> Path:
 
 def weights(out: Path, round: int) -> bytes:
     return (out / "checkpoints" / f"round-{round:04d}" / "model.safetensors").read_bytes()
+
+
+def numbers_of_patients(federation: Federation) -> list[bytes]:
+    """What a site knows of single patients and looks like nothing else: predicted days as text and binary, voxels."""
+    found = []
+    for site in SITES:
+        state = federation.site(site) / "state"
+        rows = list(csv.DictReader((state / "risks.csv").read_text().splitlines()))
+        assert rows
+        for row in rows:
+            value = float(row["expected_survival_days"])
+            assert len(repr(value)) > 8
+            found += [repr(value).encode(), struct.pack("<d", value)]
+        images = sorted(state.rglob("*.image.npy"))
+        assert images
+        for path in images:
+            for line in np.load(path)[:, 8, 8]:
+                if line.std() > 0:
+                    found.append(line.tobytes())
+    return found
 
 
 def expected(config: Path, out: Path) -> Path:
@@ -131,13 +172,39 @@ def test_killed_in_every_phase_a_run_ends_with_the_weights_of_an_undisturbed_one
         assert report.entries > 0
 
 
-def test_nothing_about_one_patient_leaves_a_site(federation: Federation, phantom: Path) -> None:
-    """What the server has kept of a whole run, database included, names no patient, file or folder of a site."""
+def test_a_stranger_can_neither_start_a_run_nor_name_a_site_nor_carry_a_submission(
+    federation: Federation, phantom: Path
+) -> None:
+    """Someone on the network who trusts the server's certificate, but has not its secret."""
+    address, ca = f"127.0.0.1:{federation.consortium.port}", federation.server / "ca.crt"
+    stranger = FlowerControl(address, ca, None)
+    before = federation.outcome("chaos")
+    for asked in (stranger.nodes, lambda: stranger.register({}), lambda: stranger.start("name: x", "chaos")):
+        with pytest.raises(AdamssError, match="refuses"):
+            asked()
+    assert set(federation.connected().values()) == {"online"}
+    # And who has it, but does not use `submit`, starts a Flower run that does nothing.
+    insider = FlowerControl(address, ca, (federation.server / "state/coordinator.secret").read_bytes())
+    flower_run = insider.start("name: another\n", "chaos")
+    log = federation.server / "state/logs/superexec.log"
+    eventually(lambda: "does not carry it" in log.read_text(errors="replace"), 120, federation.logs())
+    eventually(lambda: not insider.active(flower_run), 60, federation.logs())
+    assert federation.outcome("chaos") == before
+
+
+def test_nothing_about_one_patient_leaves_a_site(federation: Federation, recorder: Recorder, phantom: Path) -> None:
+    """Neither the bytes that sites have sent nor what the server has kept hold a patient's name, file, or number."""
     if not federation.is_finished("chaos"):
         pytest.fail("the run before did not finish")
     patients = {path.name.split("__")[0] for path in phantom.glob("*/imagesTr/*.nii.gz")}
     assert patients
     secrets = [*patients, str(phantom), "imagesTr", *(str(federation.site(name)) for name in SITES)]
+    sent = recorder.sent_by_sites()
+    for seen in (b'"site": "hospital-1"', b"segmentation_head.conv.weight", b'"patients"', b'"c_index"'):
+        assert seen in sent, f"the recorder does not see {seen!r}, so it would not see a secret either"
+    assert len(sent) > 3 * 4 * len(weights(federation.run("chaos"), 3)) // 2
+    assert not [secret for secret in secrets if secret.encode() in sent]
+    assert not [number for number in numbers_of_patients(federation) if number in sent]
     kept = [path for path in (federation.server / "state").rglob("*") if path.is_file()]
     assert any(path.name == "superlink.db" for path in kept)
     for path in kept:

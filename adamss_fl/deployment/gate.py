@@ -1,0 +1,65 @@
+"""Who may ask a SuperLink for what.
+
+Flower serves everything on one port and asks no one who starts runs or registers keys who they are. This gate stands in
+front of it: from another machine only the Fleet API is open, whose callers sign with a registered key; the Runtime API
+is for processes of this machine, which share a secret of their own; all else, the Control API above all, is for
+whoever can read the coordinator's secret.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from ipaddress import ip_address
+from typing import Any
+
+HEADER = "x-adamss-fl-coordinator"
+"""The HTTP header that brings the coordinator's secret, in hexadecimal digits."""
+
+FLEET, RUNTIME = "/v1/fleet/", "/v1/runtime/"
+
+Scope = MutableMapping[str, Any]
+App = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
+
+
+class Gate:
+    """An ASGI middleware; a refused request is answered 403 and gets no further.
+
+    app : what stands behind it. secret : the coordinator's.
+    """
+
+    def __init__(self, app: App, secret: bytes) -> None:
+        self._app = app
+        self._secret = secret.hex().encode()
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        """Pass a request on, or refuse it; what is no request (the server's own start and end) passes."""
+        if scope["type"] == "lifespan" or self._may(scope):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            body = b"this part of the server is for its coordinator"
+            headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
+            await send({"type": "http.response.start", "status": 403, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+
+    def _may(self, scope: Scope) -> bool:
+        path = str(scope.get("path", ""))
+        if path.startswith(FLEET):
+            return True
+        if path.startswith(RUNTIME):
+            return _is_loopback(scope.get("client"))
+        return any(secrets.compare_digest(value, self._secret) for value in _values(scope.get("headers") or ()))
+
+
+def _values(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    return [value for name, value in headers if name.lower() == HEADER.encode()]
+
+
+def _is_loopback(client: Any) -> bool:
+    """Whether a peer, as ASGI gives it ((address, port) or None), is a process of this machine."""
+    try:
+        address = ip_address(client[0])
+    except (TypeError, ValueError, IndexError):
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
