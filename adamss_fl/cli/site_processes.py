@@ -21,6 +21,7 @@ def start(kit: KitArgument, json: JsonOption = False) -> None:
     Example: adamss-fl site start kit
     """
     from adamss_fl.cli import flower_control
+    from adamss_fl.deployment.clock import ClockWatch, clock_lead_seconds, clock_problem
     from adamss_fl.deployment.site_node import programs
     from adamss_fl.deployment.supervisor import Supervisor
     from adamss_fl.federation.approvals import Approvals, bundle_digest
@@ -43,7 +44,14 @@ def start(kit: KitArgument, json: JsonOption = False) -> None:
         f"{settings.state / 'logs'}",
         soft_wrap=True,
     )
-    Supervisor(programs(kit, settings, server, opened.ca_file, opened.key_file), settings.state).run()
+
+    def lead() -> float | None:
+        return clock_lead_seconds(opened.server_host, opened.server_port)
+
+    if (problem := clock_problem(lead())) is not None:
+        raise InputError(problem)
+    watch = ClockWatch(lead, lambda line: console.print(line, soft_wrap=True))
+    Supervisor(programs(kit, settings, server, opened.ca_file, opened.key_file), settings.state, watch.tick).run()
     emit({"stopped": settings.state}, json)
 
 

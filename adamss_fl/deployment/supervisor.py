@@ -9,6 +9,7 @@ import ctypes
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -65,9 +66,17 @@ class Supervisor:
 
     state : the folder of the record, the lock and the logs.
     on_tick : called about four times a second, for work that goes along with the processes; what it raises ends all.
+    log_bytes : how large a log may grow before it is put aside; there are at most two of each.
     """
 
-    def __init__(self, programs: Sequence[Program], state: Path, on_tick: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        programs: Sequence[Program],
+        state: Path,
+        on_tick: Callable[[], None] | None = None,
+        log_bytes: int = _LOG_BYTES,
+    ) -> None:
+        self._log_bytes = log_bytes
         self._children = [_Child(program) for program in programs]
         self._state = state
         self._on_tick = on_tick
@@ -90,6 +99,7 @@ class Supervisor:
                 while not self._stopping:
                     if self._look_after():
                         self._record()
+                    self._bound_logs()
                     if self._on_tick is not None:
                         self._on_tick()
                     time.sleep(_TICK_SECONDS)
@@ -121,10 +131,8 @@ class Supervisor:
         return changed
 
     def _start(self, program: Program) -> "subprocess.Popen[bytes]":
-        log = self._state / "logs" / f"{program.name}.log"
+        log = self._log(program)
         log.parent.mkdir(parents=True, exist_ok=True)
-        if log.exists() and log.stat().st_size > _LOG_BYTES:
-            log.replace(log.with_suffix(".log.1"))
         with log.open("ab") as output:
             return subprocess.Popen(
                 list(program.command),
@@ -136,6 +144,20 @@ class Supervisor:
                 start_new_session=True,
                 preexec_fn=_end_with_parent,
             )
+
+    def _log(self, program: Program) -> Path:
+        return self._state / "logs" / f"{program.name}.log"
+
+    def _bound_logs(self) -> None:
+        """Put a log that has grown too large aside as ``.log.1``, in place of the one before.
+
+        It is copied and emptied: processes append to the file they have open. What is written between the two is lost.
+        """
+        for child in self._children:
+            log = self._log(child.program)
+            if log.exists() and log.stat().st_size > self._log_bytes:
+                shutil.copyfile(log, log.with_suffix(".log.1"))
+                os.truncate(log, 0)
 
     def _record(self) -> None:
         processes = {

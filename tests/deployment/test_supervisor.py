@@ -101,6 +101,32 @@ def test_processes_end_when_the_supervisor_is_killed(
     assert status(tmp_path)["running"]
 
 
+def test_a_log_that_grows_is_put_aside_while_its_process_goes_on(tmp_path: Path) -> None:
+    talker = "import itertools, time\nfor n in itertools.count(): print(f'{n:09d}', flush=True); time.sleep(0.0005)"
+    found = Supervisor([Program("talker", [sys.executable, "-c", talker])], tmp_path, log_bytes=10_000)
+    log, aside = tmp_path / "logs/talker.log", tmp_path / "logs/talker.log.1"
+    largest = 0
+
+    def watch() -> bool:
+        nonlocal largest
+        largest = max(largest, log.stat().st_size if log.exists() else 0)
+        return aside.exists() and bool(lines := log.read_text().split()) and int(lines[-1]) > 10_000
+
+    def end_when_seen() -> None:
+        try:
+            eventually(watch, 60)
+        finally:
+            found.stop()
+
+    watcher = threading.Thread(target=end_when_seen)
+    watcher.start()
+    found.run()
+    watcher.join()
+    assert int(log.read_text().split()[-1]) > 10_000
+    assert largest < 100_000  # what was said is ten times as much
+    assert aside.stat().st_size < 100_000
+
+
 def test_there_is_one_supervisor_a_folder(tmp_path: Path, start: Callable[..., subprocess.Popen[bytes]]) -> None:
     start("a")
     with pytest.raises(InputError, match="already runs"):

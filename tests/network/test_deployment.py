@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import shutil
-import signal
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from killing import Blow, kill
 from processes import Federation, eventually
 from recorder import Recorder
 
@@ -124,38 +124,15 @@ def test_killed_in_every_phase_a_run_ends_with_the_weights_of_an_undisturbed_one
     config = task(tmp_path, phantom, 3)
     federation.submit(config, run)
 
-    def kill(pids: list[int]) -> bool:
-        for pid in pids[:1]:
-            os.kill(pid, signal.SIGKILL)
-        return bool(pids)
-
-    def kill_program(who: str, program: str) -> bool:
-        pid = federation.pid(who, program)
-        return kill([pid] if pid else [])
-
-    def started(round: int) -> bool:
-        return any(event["round"] == round for event in federation.events(run, "round_start"))
-
-    def passed(site: str, way: str, round: int) -> bool:
-        return any((e["kind"], e["direction"], e["round"]) == ("train", way, round) for e in federation.audit(site))
-
-    def saved(round: int) -> bool:
-        return (federation.run(run) / "checkpoints" / f"round-{round:04d}" / "state.json").exists()
-
-    def step(when: object, what: object, name: str) -> None:
-        eventually(when, 240, f"{name}: its moment never came\n{federation.logs()}")  # type: ignore[arg-type]
-        eventually(what, 60, f"{name}: there was nothing to kill\n{federation.logs()}")  # type: ignore[arg-type]
-
-    step(lambda: started(1), lambda: kill(federation.children("server", "flwr-serverapp")), "server app, sending")
-    step(
-        lambda: federation.children("hospital-1", "adamss_fl.cli.door"),
-        lambda: kill(federation.children("hospital-1", "adamss_fl.cli.door")),
-        "client process, training",
-    )
-    step(lambda: passed("hospital-2", "out", 1), lambda: kill_program("hospital-2", "supernode"), "SuperNode, replying")
-    step(lambda: saved(1), lambda: kill_program("server", "superlink"), "SuperLink, saving")
-    step(lambda: started(2), lambda: kill_program("server", "superexec"), "SuperExec, aggregating")
-    step(lambda: saved(2), lambda: kill_program("hospital-3", "superexec"), "a site's SuperExec")
+    for round, blow in (
+        (1, Blow("send", "server", "flwr-serverapp")),
+        (1, Blow("train", "hospital-1", "adamss_fl.cli.door")),
+        (1, Blow("reply", "hospital-2", "supernode")),
+        (1, Blow("save", "server", "superlink")),
+        (2, Blow("aggregate", "server", "superexec")),
+        (2, Blow("save", "hospital-3", "superexec")),
+    ):
+        kill(blow, federation, run, round)
     federation.wait_until_finished(run)
 
     undisturbed = expected(config, tmp_path / "local")
