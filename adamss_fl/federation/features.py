@@ -52,11 +52,10 @@ def agree_on_radiomics(
     features differ or an answer is impossible, and QuorumLost.
     """
 
-    def ask(query: str, model: Weights | None = None, **more: Any) -> list[Reply]:
-        asked = {"query": query, **rounds.identity.settings(), **more}
-        return rounds.ask("statistics", round, asked, model)
+    def ask(query: str, **more: Any) -> list[Reply]:
+        return rounds.ask("statistics", round, {"query": query, **rounds.identity.settings(), **more})
 
-    names = _same_names(ask("radiomics", weights))
+    names = _same_names(keep_radiomics(rounds, round, weights))
     moments = _merged(ask("radiomics_moments"), "moments", lambda given: Moments.from_plain(given, len(names)))
     scaling = {"mean": moments.mean.tolist(), "sd": moments.sd.tolist()}
     counts = [reply.figures["counts"] for reply in ask("follow_up")]
@@ -75,6 +74,17 @@ def agree_on_radiomics(
     return known.with_selected(
         [names[place] for place in chosen], moments.mean[chosen].tolist(), moments.sd[chosen].tolist()
     )
+
+
+def keep_radiomics(rounds: Rounds, round: int, weights: Weights) -> list[Reply]:
+    """Let every site predict masks by ``weights``, the model of ``round``, and keep its patients' features.
+
+    A site that has them already looks at nobody again. Raises QuorumLost.
+    """
+    settings = rounds.identity.settings()
+    without_selection = None if settings["tabular"] is None else {**settings["tabular"], "selected": None}
+    asked = {"query": "radiomics", **settings, "tabular": without_selection}
+    return rounds.ask("statistics", round, asked, weights)
 
 
 def _merged(replies: Sequence[Reply], field: str, read: Callable[[Any], SumsT]) -> SumsT:

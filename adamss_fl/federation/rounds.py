@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +58,8 @@ class Rounds:
     sites : who trains; settings : quorum, deadline and attempts; aggregation : the rules per group.
     checkpoints, events : where the run is kept; validate_every : validation figures every so many rounds.
     transfer : what of stage I enters stage II, see ``federation.transfer``.
+
+    ``remedies`` : what is done once, before the next attempt or round, where a site was absent with a cause.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Rounds:
         self.identity = identity
         self.validate_every = validate_every
         self.transfer = transfer
+        self.remedies: Mapping[str, Callable[[], object]] = {}
 
     def run(self, start: int, stop: int | None = None) -> Weights:
         """Train every round after the checkpoint of round ``start``, up to ``stop`` (None: all); the weights then.
@@ -158,6 +161,8 @@ class Rounds:
             collected = self.sites.broadcast(instruction, self.settings.deadline_seconds or None)
             updates, absences = sort_out(collected, instruction, shared, self.settings.max_change)
             self._note(round_.index, absences)
+            for cause in sorted(self.remedies.keys() & {absence.cause for absence in absences}):
+                self.remedies[cause]()
             if len(updates) >= self.settings.min_sites:
                 return updates
         if updates and self.settings.then == "continue":

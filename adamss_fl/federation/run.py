@@ -17,7 +17,7 @@ from adamss_fl.errors import InputError
 from adamss_fl.federation.aggregation import GroupedAggregation
 from adamss_fl.federation.checkpoint import Checkpoint, Checkpoints
 from adamss_fl.federation.events import EventLog, Tracker
-from adamss_fl.federation.features import agree_on_clinical, agree_on_radiomics
+from adamss_fl.federation.features import agree_on_clinical, agree_on_radiomics, keep_radiomics
 from adamss_fl.federation.files import write_json
 from adamss_fl.federation.inputs import merge_trained_on
 from adamss_fl.federation.merging import merge_evaluations
@@ -161,7 +161,10 @@ def _begin(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog,
 def _train(task: Task, rounds: Rounds, start: int) -> Weights:
     """All rounds after ``start``; where radiomics features join stage II, they are agreed on when stage I is over."""
     last = task.plan.last_round_of("segmentation")
-    if task.tabular.radiomics is None or start > last:
+    if task.tabular.radiomics is None:
+        return rounds.run(start)
+    rounds.remedies = {"no_radiomics": lambda: keep_radiomics(rounds, last, rounds.checkpoints.load(last).weights)}
+    if start > last:
         return rounds.run(start)
     rounds.run(start, stop=last)
     known = TabularEncoding.from_plain(rounds.identity.tabular or {})

@@ -52,9 +52,13 @@ def data() -> dict[str, SiteData]:
     return {name: with_clinical(make_data(name, train=15 + n, seed=n), n) for n, name in enumerate(SITES)}
 
 
-def task_with(clinical: tuple[ClinicalColumn, ...] = CLINICAL, radiomics: RadiomicsSettings | None = RADIOMICS) -> Task:
+def task_with(
+    clinical: tuple[ClinicalColumn, ...] = CLINICAL,
+    radiomics: RadiomicsSettings | None = RADIOMICS,
+    plan: tuple[int, int] = (2, 2),
+) -> Task:
     imaging = ImagingSettings(grid=(16, 16, 16), spacing_mm=(4.0, 4.0, 4.0))
-    task = make_task((2, 2), learning_rate=1e-2)
+    task = make_task(plan, learning_rate=1e-2)
     return replace(task, tabular=TabularSettings(clinical, radiomics), imaging=imaging)
 
 
@@ -193,16 +197,29 @@ def test_no_patient_is_named_in_what_leaves_a_site(data: dict[str, SiteData], tm
     assert not [s.patient_id for s in everyone if s.patient_id in sites.heard]
 
 
-def test_a_site_that_lost_its_features_is_absent_by_name(data: dict[str, SiteData], tmp_path: Path) -> None:
-    task = task_with()
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_a_site_that_lost_its_features_makes_them_again(
+    attempts: int, data: dict[str, SiteData], tmp_path: Path
+) -> None:
+    """It is absent by name once; with another attempt the run then is as one that nothing has happened to."""
+    task = task_with(plan=(2, 3))
+    task = replace(task, federation=replace(task.federation, attempts=attempts, min_sites=attempts))
     two = {name: data[name] for name in SITES[:2]}
+    run_federation(task, sites_of(task, two, tmp_path / "w"), tmp_path / "whole", evaluate_test=False)
     with pytest.raises(Stopped):
         run_federation(task, StopsAt(sites_of(task, two, tmp_path / "s"), 4), tmp_path / "run")  # type: ignore[arg-type]
     for table in (tmp_path / "s" / "a").rglob("table.npz"):
         table.unlink()
     run_federation(task, sites_of(task, two, tmp_path / "s"), tmp_path / "run", evaluate_test=False)
     lines = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
-    assert {(line["site"], line["cause"]) for line in lines if line["kind"] == "absence"} == {("a", "no_radiomics")}
+    absences = [(line["round"], line["site"], line["cause"]) for line in lines if line["kind"] == "absence"]
+    assert absences == [(4, "a", "no_radiomics")]
+    took_part = {line["round"]: line["sites"] for line in lines if line["kind"] == "aggregate"}
+    assert took_part[4] == (["b"] if attempts == 1 else ["a", "b"])
+    assert took_part[5] == ["a", "b"]
+    if attempts == 2:
+        expected, found = final_weights(tmp_path / "whole")[0], final_weights(tmp_path / "run")[0]
+        assert all(np.array_equal(expected[name], found[name]) for name in expected)
 
 
 def test_a_missing_extractor_stops_the_run_before_it_trains(
