@@ -3,7 +3,8 @@
 Flower serves everything on one port and asks no one who starts runs or registers keys who they are. This gate stands in
 front of it: from another machine only the Fleet API is open, whose callers sign with a registered key; the Runtime API
 is for processes of this machine, which share a secret of their own; all else, the Control API above all, is for
-whoever can read the coordinator's secret.
+whoever can read the coordinator's secret. A request of any of them has a largest size: Flower cuts what it sends into
+chunks of 5 MB, and takes in whatever comes.
 """
 
 import secrets
@@ -23,24 +24,38 @@ App = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[N
 class Gate:
     """An ASGI middleware; a refused request is answered 403 and gets no further.
 
-    app : what stands behind it. secret : the coordinator's.
+    app : what stands behind it. secret : the coordinator's. largest : bytes of a request's body.
     """
 
-    def __init__(self, app: App, secret: bytes) -> None:
+    def __init__(self, app: App, secret: bytes, largest: int = 32 * 2**20) -> None:
         self._app = app
+        self._largest = largest
         self._secret = secret.hex().encode()
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         """Pass a request on, or refuse it; what is no request (the server's own start and end) passes."""
-        if scope["type"] == "lifespan" or self._may(scope):
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-        elif scope["type"] == "websocket":
+        elif scope["type"] != "http":  # Flower has no websockets
             await send({"type": "websocket.close", "code": 1008})
+        elif not self._may(scope):
+            await _refuse(send, 403, b"this part of the server is for its coordinator")
+        elif any(not value.isdigit() or int(value) > self._largest for value in _values(scope, "content-length")):
+            await _refuse(send, 413, b"the request is too large")
         else:
-            body = b"this part of the server is for its coordinator"
-            headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
-            await send({"type": "http.response.start", "status": 403, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
+            await self._app(scope, self._counted(receive), send)
+
+    def _counted(self, receive: Any) -> Any:
+        """``receive`` that ends the request where more comes than may, whatever length it has said."""
+        seen = 0
+
+        async def counted() -> Any:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            return message if seen <= self._largest else {"type": "http.disconnect"}
+
+        return counted
 
     def _may(self, scope: Scope) -> bool:
         path = str(scope.get("path", ""))
@@ -48,11 +63,18 @@ class Gate:
             return True
         if path.startswith(RUNTIME):
             return _is_loopback(scope.get("client"))
-        return any(secrets.compare_digest(value, self._secret) for value in _values(scope.get("headers") or ()))
+        return any(secrets.compare_digest(value, self._secret) for value in _values(scope, HEADER))
 
 
-def _values(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
-    return [value for name, value in headers if name.lower() == HEADER.encode()]
+async def _refuse(send: Any, status: int, body: bytes) -> None:
+    headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _values(scope: Scope, header: str) -> list[bytes]:
+    headers: Iterable[tuple[bytes, bytes]] = scope.get("headers") or ()
+    return [value for name, value in headers if name.lower() == header.encode()]
 
 
 def _is_loopback(client: Any) -> bool:

@@ -80,3 +80,36 @@ def test_a_peer_that_is_not_known_is_not_of_this_machine() -> None:
     sent = asyncio.run(request())
     assert sent[0]["status"] == 403
     assert sent[-1] == {"type": "websocket.close", "code": 1008}
+
+
+def test_a_request_that_is_too_large_is_refused_by_its_length_and_cut_where_that_lies() -> None:
+    seen: list[int] = []
+
+    async def reader(scope: Any, receive: Any, send: Any) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            seen.append(len(message["body"]))
+            if not message.get("more_body"):
+                break
+        await everything(scope, receive, send)
+
+    async def post(**options: Any) -> int:
+        transport = httpx.ASGITransport(Gate(reader, SECRET, largest=100))
+        async with httpx.AsyncClient(transport=transport, base_url="https://server") as client:
+            return (await client.post("/v1/fleet/push-object", **options)).status_code
+
+    assert asyncio.run(post(content=b"x" * 100)) == 200
+    assert asyncio.run(post(content=b"x" * 101)) == 413
+    assert asyncio.run(post(content=b"x", headers={"content-length": "-1"})) == 413
+    assert sum(seen) == 100
+
+    async def chunks() -> Any:
+        for _ in range(5):
+            yield b"x" * 40
+
+    seen.clear()
+    with pytest.raises(AssertionError):  # httpx: the application ended without an answer
+        asyncio.run(post(content=chunks()))
+    assert sum(seen) == 80

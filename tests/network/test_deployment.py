@@ -1,12 +1,14 @@
 """Real processes on loopback, from kits: a run over TLS with registered keys, killed in every phase, and refusals."""
 
 import csv
+import http.client
 import json
 import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -226,26 +228,55 @@ def test_a_site_with_a_key_that_is_not_registered_never_connects(
     """A kit of its own making, down to a consortium with the same name: TLS refuses the server it meets."""
     other = Federation(tmp_path, {"hospital-4": phantom / "hospital-1"})
     kit = other.site("hospital-4")
-    # The right server's certificate authority and port, so that only the key is wrong.
-    log = kit / "state/logs/supernode.log"
+    # The right server's certificate authority and port, so that only the key is wrong; then the key alone is missing.
     address = f"127.0.0.1:{federation.consortium.port}"
-    settings = read_site_settings(kit)
-    for ca, reason in ((federation.server / "ca.crt", "key"), (kit / "ca.crt", "certificate")):
-        node, _ = programs(kit, settings, address, ca, kit / "site.key")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*node.command, "--max-retries", "1"],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **node.environment},
-            )
-            try:
-                code = process.wait(60)
-            except subprocess.TimeoutExpired:
-                code = None
-            finally:
-                process.kill()
-                process.wait()
-        assert code not in (0, None), f"{reason}: {log.read_text()}"
+    for ca, key in (
+        (federation.server / "ca.crt", "another"),
+        (federation.server / "ca.crt", ""),
+        (kit / "ca.crt", "another"),
+    ):
+        node, _ = programs(kit, read_site_settings(kit), address, ca, kit / "site.key")
+        command = list(node.command)
+        if not key:
+            place = command.index("--auth-supernode-private-key")
+            del command[place : place + 2]
+        code, log = ended([*command, "--max-retries", "1"], node.environment, tmp_path / "supernode.log")
+        assert code not in (0, None), log
         assert "hospital-4" not in federation.connected()
+
+
+def ended(command: list[str], environment: Mapping[str, str], log: Path) -> tuple[int | None, str]:
+    """How a process ends within a minute (None: not), and what it said."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **environment})
+        try:
+            code: int | None = process.wait(60)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            process.kill()
+            process.wait()
+    return code, log.read_text(errors="replace")
+
+
+def test_there_is_no_way_in_without_tls(federation: Federation) -> None:
+    plain = http.client.HTTPConnection("127.0.0.2", federation.consortium.port, timeout=30)
+    plain.request("POST", "/v1/fleet/activate-node", b"")
+    with pytest.raises((OSError, http.client.HTTPException)):
+        plain.getresponse()
+
+
+def test_a_revoked_site_is_shut_out_while_the_others_go_on(federation: Federation) -> None:
+    """The last test: the site does not come back."""
+    secret = (federation.server / "state/coordinator.secret").read_bytes()
+    control = FlowerControl(f"127.0.0.1:{federation.consortium.port}", federation.server / "ca.crt", secret)
+    keys = {
+        name: key.encode()
+        for name, key in json.loads((federation.server / "state/registered.json").read_text()).items()
+    }
+    del keys["hospital-3"]
+    control.register(keys)
+    eventually(lambda: federation.connected()["hospital-3"] == "unregistered", 60, federation.logs())
+    for _ in range(5):  # its SuperNode goes on asking
+        time.sleep(3)
+        assert federation.connected() == {"hospital-1": "online", "hospital-2": "online", "hospital-3": "unregistered"}
