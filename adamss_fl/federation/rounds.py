@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from adamss_fl.errors import AdamssError
@@ -17,6 +17,7 @@ from adamss_fl.federation.reply_checks import figures_problem
 from adamss_fl.federation.settings import FederationSettings
 from adamss_fl.federation.transfer import carry_over, reset_names
 from adamss_fl.federation.update import Update, check_envelope, check_update
+from adamss_fl.federation.wire import Changed, pack
 
 
 class QuorumLost(AdamssError):
@@ -152,13 +153,18 @@ class Rounds:
             "progress": {stage: list(span) for stage, span in round_.progress.items()},
             **self.identity.settings(),
             "block_ends": [each.index for each in self.plan.rounds if each.closes_block],
+            "wire": self.settings.wire,
         }
+        packed = self.settings.wire == "bf16"
+        sent = pack(weights) if packed else weights
         shared = self.aggregation.shared(weights)
         absences: list[Absence] = []
         updates: list[Update] = []
         for attempt in range(1, self.settings.attempts + 1):
-            instruction = Instruction("train", self.identity.run, round_.index, attempt, settings, weights)
+            instruction = Instruction("train", self.identity.run, round_.index, attempt, settings, sent)
             collected = self.sites.broadcast(instruction, self.settings.deadline_seconds or None)
+            if packed:
+                collected = replace(collected, replies=tuple(_applied(reply, shared) for reply in collected.replies))
             updates, absences = sort_out(collected, instruction, shared, self.settings.max_change)
             self._note(round_.index, absences)
             for cause in sorted(self.remedies.keys() & {absence.cause for absence in absences}):
@@ -215,6 +221,11 @@ class Rounds:
     def _shortfall(self, replies: int, absences: Sequence[Absence]) -> str:
         named = ", ".join(f"{a.site} ({a.cause}{': ' + a.detail if a.detail else ''})" for a in absences)
         return f"{replies} of the {self.settings.min_sites} sites needed gave a usable reply; absent: {named or 'none'}"
+
+
+def _applied(reply: Reply, shared: Weights) -> Reply:
+    """A reply in bfloat16 with the model that its change leads to."""
+    return replace(reply, weights=None if reply.weights is None else Changed(shared, reply.weights))
 
 
 def sort_out(

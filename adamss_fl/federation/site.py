@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from adamss_fl.federation.site_features import SiteFeatures
 from adamss_fl.federation.site_state import SiteState
 from adamss_fl.federation.task import Task
 from adamss_fl.federation.versions import may_train_together
+from adamss_fl.federation.wire import pack_change, unpack
 from adamss_fl.imaging import Sample
 from adamss_fl.model import (
     AdaMSS,
@@ -157,10 +158,14 @@ class Site:
     def train(self, instruction: Instruction) -> tuple[dict[str, Any], Weights]:
         """Train the stages of one round from the global weights; returns figures and the tensors the site shares.
 
+        Where ``wire`` is ``bf16``, weights come and changes go as ``federation.wire`` says.
         settings : ``stages``, ``epochs`` or ``steps``, ``progress`` {stage: [from, to]}, ``edges_days``, ``tabular``,
         ``block_ends`` (rounds whose local tensors are needed again at the end of the run).
         """
         settings = instruction.settings
+        packed = settings.get("wire") == "bf16"
+        if packed:
+            instruction = replace(instruction, weights=unpack(instruction.weights or {}))
         state = SiteState(self.state_dir, instruction.run)
         private = state.before(instruction.round)
         self._set_weights(instruction, private)
@@ -202,7 +207,8 @@ class Site:
         trained = to_weights(model)
         kept.update({f"local/{name}": trained[name] for name in self.local_names})
         state.save(instruction.round, kept, settings.get("block_ends", ()))
-        return figures, {name: array for name, array in trained.items() if name not in self.local_names}
+        shared = {name: array for name, array in trained.items() if name not in self.local_names}
+        return figures, pack_change(shared, instruction.weights or {}) if packed else shared
 
     def evaluate(self, instruction: Instruction) -> dict[str, Any]:
         """Sums over one split of patients under the given weights, without training.

@@ -8,6 +8,7 @@ import numpy as np
 
 from adamss_fl.federation.messages import Absence, Instruction, Reply, Tensors, Weights
 from adamss_fl.federation.reply_checks import loss_problem, opening_problem
+from adamss_fl.federation.wire import is_statistic
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,14 @@ def _explosion(weights: Tensors, shared: Weights, max_change: float) -> str | No
     """
     if max_change == 0.0:
         return None
-    for what, is_statistic, least, times in (
+    for what, statistics, least, times in (
         ("trained tensors", False, 0.1, max_change),
         ("running statistics", True, 1.0, 100.0 * max_change),
     ):
         change = before = 0.0
         count = 0
         for name, current in shared.items():
-            if not np.issubdtype(current.dtype, np.floating) or _is_statistic(name) != is_statistic:
+            if not np.issubdtype(current.dtype, np.floating) or is_statistic(name) != statistics:
                 continue
             start = current.astype(np.float64)
             change += float(np.square(weights[name].astype(np.float64) - start).sum())
@@ -88,10 +89,6 @@ def _explosion(weights: Tensors, shared: Weights, max_change: float) -> str | No
         if (change / max(count, 1)) ** 0.5 > allowed:
             return f"exploded: its {what} moved by {(change / count) ** 0.5:.3g} (root mean square), over {allowed:.3g}"
     return None
-
-
-def _is_statistic(name: str) -> bool:
-    return name.rsplit(".", 1)[-1].startswith("running_")
 
 
 def _weights_problem(weights: Tensors, shared: Weights) -> str | None:
