@@ -12,25 +12,19 @@ for bit, those of an undisturbed run in one process, as they must be where the s
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
-import yaml
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "network"))
+from deployed import SITES, configuration, running
 from killing import Blow, kill
-from processes import Federation, eventually
 
 from adamss_fl.assembly import build_site, run_federation
-from adamss_fl.cohort import make_phantom
 from adamss_fl.config import load_config
 from adamss_fl.federation.audit import verify
 from adamss_fl.federation.files import write_json
 from adamss_fl.federation.local_sites import LocalSites
 
-SITES = ("hospital-1", "hospital-2", "hospital-3")
 RUN = "chaos"
 
 
@@ -40,18 +34,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/chaos"))
     parser.add_argument("--cycles", type=int, default=4, help="of six kills each")
     options = parser.parse_args()
-    out = options.out.resolve()
-    phantom = out / "phantom"
-    if not phantom.exists():
-        make_phantom(phantom, sites=3, patients=12, size=32, seed=0)
+    options.out.mkdir(parents=True, exist_ok=True)
     blows = [(round_, blow) for cycle in range(options.cycles) for round_, blow in cycle_of(cycle)]
     rounds = blows[-1][0] + 1
-    config = configuration(out, rounds)
-    federation = Federation(out / f"federation-{int(time.time())}", {name: phantom / name for name in SITES})
+    plan = {"preset": "per-round", "segmentation_rounds": rounds, "survival_rounds": rounds}
+    config = configuration(RUN, options.out, {"width": 1}, 2, **plan)
     kills = []
-    try:
-        federation.start("server", *SITES)
-        eventually(lambda: set(federation.connected().values()) == {"online"}, 180, "the sites do not connect")
+    with running(options.out) as federation:
         started = time.monotonic()
         federation.submit(config, RUN)
         for round_, blow in blows:
@@ -64,9 +53,7 @@ def main() -> None:
         whole = [not verify(federation.site(site) / "state/audit.jsonl").problems for site in SITES]
         aggregated = Counter(event["round"] for event in federation.events(RUN, "aggregate"))
         short = [e["round"] for e in federation.events(RUN, "aggregate") if tuple(e["sites"]) != SITES]
-        same = equal_rounds(federation.run(RUN), undisturbed(config, out / f"undisturbed-{int(time.time())}"))
-    finally:
-        federation.close()
+        same = equal_rounds(federation.run(RUN), undisturbed(config, options.out / f"undisturbed-{int(time.time())}"))
     found = {
         "kills": kills,
         "seconds": seconds,
@@ -97,32 +84,6 @@ def cycle_of(number: int) -> list[tuple[int, Blow]]:
         (first + 1, Blow("save", "server", "superlink")),
         (first + 2, Blow("train", three, "superexec")),
     ]
-
-
-def configuration(out: Path, rounds: int) -> Path:
-    """A run of a small model with as many rounds."""
-    stage = {"batch_size": 2, "learning_rate": 1e-2}
-    settings = {
-        "name": "chaos",
-        "sites": [{"name": name, "path": str(out / "phantom" / name)} for name in SITES],
-        "split": {"test": 0.3},
-        "imaging": {"grid": [16, 16, 16], "spacing_mm": [8.0, 8.0, 8.0]},
-        "augmentation": ["flip"],
-        "model": {"width": 1, "bins": 4},
-        "stages": {"segmentation": stage, "survival": stage},
-        "plan": {
-            "preset": "per-round",
-            "segmentation_rounds": rounds,
-            "survival_rounds": rounds,
-            "epochs": None,
-            "steps": 2,
-        },
-        "federation": {"min_sites": 3, "deadline_seconds": 120, "attempts": 6},
-        "runtime": {"device": "cpu", "precision": "fp32", "threads": 1},
-    }
-    path = out / "chaos.yaml"
-    path.write_text(yaml.safe_dump(settings))
-    return path
 
 
 def undisturbed(config: Path, out: Path) -> Path:

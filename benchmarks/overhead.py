@@ -15,7 +15,6 @@ import argparse
 import multiprocessing
 import resource
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -24,12 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
+from deployed import SITES, configuration, running
+from processes import Federation
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "network"))
-from processes import Federation, eventually
-
-from adamss_fl.cohort import make_phantom
 from adamss_fl.config import load_config, task_of
 from adamss_fl.federation.aggregation import GroupedAggregation
 from adamss_fl.federation.checkpoint import Checkpoint, Checkpoints
@@ -42,7 +38,6 @@ from adamss_fl.federation.run import initial_weights
 from adamss_fl.federation.task import Task
 from adamss_fl.model import AdaMSS, parameter_groups
 
-SITES = ("hospital-1", "hospital-2", "hospital-3")
 MEBI = 1 << 20
 
 
@@ -54,7 +49,9 @@ def main() -> None:
     parser.add_argument("--sites", type=int, nargs="+", default=[3, 50], help="sites of the rounds in one process")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    config = configuration(options)
+    half = options.rounds // 2
+    plan = {"segmentation_rounds": half, "survival_rounds": options.rounds - half}
+    config = configuration("overhead", options.out, {"width": 8}, 1, **plan)
     model = sum(array.nbytes for array in initial_weights(task_of(load_config(config))).values())
     found = {"model_bytes": model, "processes": over_processes(options, config)}
     spawn = multiprocessing.get_context("spawn")
@@ -73,41 +70,9 @@ def main() -> None:
             print(f"| {name} | {idle / MEBI:.0f} | {peak / MEBI:.0f} | {(peak - idle) / model:.2f} |")
 
 
-def configuration(options: argparse.Namespace) -> Path:
-    """A run of the published network on tiny images, so that training is short."""
-    phantom = options.out.resolve() / "phantom"
-    if not phantom.exists():
-        make_phantom(phantom, sites=3, patients=12, size=32, seed=0)
-    stage = {"batch_size": 2, "learning_rate": 1e-4}
-    settings = {
-        "name": "overhead",
-        "sites": [{"name": name, "path": str(phantom / name)} for name in SITES],
-        "split": {"test": 0.3},
-        "imaging": {"grid": [16, 16, 16], "spacing_mm": [8.0, 8.0, 8.0]},
-        "model": {"width": 8, "bins": 4},
-        "stages": {"segmentation": stage, "survival": stage},
-        "plan": {
-            "segmentation_rounds": options.rounds // 2,
-            "survival_rounds": options.rounds - options.rounds // 2,
-            "epochs": None,
-            "steps": 1,
-        },
-        "federation": {"min_sites": 3, "deadline_seconds": 300},
-        "runtime": {"device": "cpu", "precision": "fp32", "threads": 1},
-    }
-    path = options.out.resolve() / "overhead.yaml"
-    path.write_text(yaml.safe_dump(settings))
-    return path
-
-
 def over_processes(options: argparse.Namespace, config: Path) -> dict[str, Any]:
     """Overhead of each round, and idle and peak memory of the server app, in real processes."""
-    phantom = options.out.resolve() / "phantom"
-    folder = options.out.resolve() / f"federation-{int(time.time())}"
-    federation = Federation(folder, {name: phantom / name for name in SITES})
-    try:
-        federation.start("server", *SITES)
-        eventually(lambda: set(federation.connected().values()) == {"online"}, 180, "the sites do not connect")
+    with running(options.out) as federation:
         federation.submit(config, "overhead")
         with Memory(lambda: federation.children("server", "flwr-serverapp")) as memory:
             federation.wait_until_finished("overhead", 1800)
@@ -118,8 +83,6 @@ def over_processes(options: argparse.Namespace, config: Path) -> dict[str, Any]:
             end - start - max(trained(federation, site, number) for site in SITES)
             for number, (start, end) in enumerate(zip(starts, ends, strict=True), 1)
         ]
-    finally:
-        federation.close()
     return {"overhead_seconds": overhead, "idle_bytes": idle, "peak_bytes": memory.peak}
 
 
