@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from adamss_fl.cohort import load_cohort, read_truth, split_cohort
 from adamss_fl.cohort.settings import CohortSettings
-from adamss_fl.config import RunConfig, dump_config, load_config, task_of
+from adamss_fl.config import dump_config, load_config, task_of
 from adamss_fl.errors import InputError
 from adamss_fl.evaluation.compare import (
     POOLED,
@@ -37,6 +37,7 @@ from adamss_fl.federation.task import Task
 from adamss_fl.imaging import Sample, prepare_cohort
 from adamss_fl.plugins import create
 from adamss_fl.prediction import load_folds
+from adamss_fl.run_config import RunConfig
 
 Job = TypeVar("Job")
 

@@ -9,56 +9,19 @@ import json
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from adamss_fl import config_rules, yaml_source
-from adamss_fl.cohort.settings import CohortSettings, SplitSettings
 from adamss_fl.errors import InputError
-from adamss_fl.evaluation.settings import EvaluationSettings
 from adamss_fl.federation.plan import RoundPlan
-from adamss_fl.federation.settings import FederationSettings, PlanSettings, PluginSettings
+from adamss_fl.federation.settings import PluginSettings
 from adamss_fl.federation.task import Task
-from adamss_fl.imaging.settings import ImagingSettings
-from adamss_fl.model.settings import ModelSettings
 from adamss_fl.plugins import mistake_text, suggest
-from adamss_fl.radiomics.settings import TabularSettings
-from adamss_fl.training.settings import RuntimeSettings, StagesSettings
+from adamss_fl.run_config import RunConfig
 from adamss_fl.yaml_source import Document, Key
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """All that decides a run.
-
-    name : the run's title in reports.
-    sites : the hospitals; their paths are absolute once loaded.
-    seed : of weights, batches, augmentation and bootstrap. ``split.seed`` is separate, so that runs that differ in
-        ``seed`` have the same test patients.
-    augmentation : plugins applied in order to every training batch.
-    tabular : clinical columns and radiomics features that join the images before the survival head.
-    trackers : plugins that receive every round's figures.
-    cache : folder of prepared images; None keeps them inside the run's folder.
-    """
-
-    name: str
-    sites: tuple[CohortSettings, ...]
-    seed: int = 0
-    split: SplitSettings = field(default_factory=SplitSettings)
-    imaging: ImagingSettings = field(default_factory=ImagingSettings)
-    augmentation: tuple[PluginSettings, ...] = (PluginSettings("affine"),)
-    model: ModelSettings = field(default_factory=ModelSettings)
-    tabular: TabularSettings = field(default_factory=TabularSettings)
-    stages: StagesSettings = field(default_factory=StagesSettings)
-    plan: PlanSettings = field(default_factory=PlanSettings)
-    federation: FederationSettings = field(default_factory=FederationSettings)
-    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
-    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
-    trackers: tuple[PluginSettings, ...] = ()
-    cache: str | None = None
 
 
 def task_of(config: RunConfig) -> Task:

@@ -4,7 +4,7 @@ import re
 import typing
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adamss_fl import plugins
 from adamss_fl.federation.aggregation import LOCAL
@@ -12,10 +12,8 @@ from adamss_fl.federation.plan import RoundPlan
 from adamss_fl.federation.settings import PluginSettings, StageName
 from adamss_fl.federation.transfer import reset_groups
 from adamss_fl.model import GROUPS
+from adamss_fl.run_config import RunConfig
 from adamss_fl.yaml_source import Document, Key
-
-if TYPE_CHECKING:
-    from adamss_fl.config import RunConfig
 
 STRIDE = 16
 """The network halves each side four times."""

@@ -14,7 +14,7 @@ from adamss_fl.assembly import (
     run_centralized,
     workers_of,
 )
-from adamss_fl.config import RunConfig, task_of
+from adamss_fl.config import task_of
 from adamss_fl.errors import InputError
 from adamss_fl.evaluation.compare import POOLED, centralized, hash_of_patients, pool
 from adamss_fl.evaluation.cross_validation import (
@@ -36,6 +36,7 @@ from adamss_fl.federation.files import write_atomically, write_json
 from adamss_fl.federation.site import Progress, SiteData
 from adamss_fl.federation.task import fingerprint
 from adamss_fl.imaging import Sample
+from adamss_fl.run_config import RunConfig
 
 
 def run_cross_validation(

@@ -21,7 +21,7 @@ import arms as shared
 import numpy as np
 
 from adamss_fl.assembly import load_all_data
-from adamss_fl.config import RunConfig, task_of
+from adamss_fl.config import task_of
 from adamss_fl.evaluation.compare import Arm, arms_of
 from adamss_fl.federation.files import write_json
 from adamss_fl.federation.plan import RoundPlan
@@ -29,6 +29,7 @@ from adamss_fl.federation.settings import PlanSettings
 from adamss_fl.federation.site import SiteData
 from adamss_fl.federation.task import Task
 from adamss_fl.imaging import Sample
+from adamss_fl.run_config import RunConfig
 from adamss_fl.survival import paired_difference
 
 PER_ROUND = ("stages.survival.learning_rate=1e-5", "stages.survival.drops=[10.0, 2.5]")

@@ -17,7 +17,7 @@ from typing import Any
 from adamss_fl.assembly import load_all_data
 from adamss_fl.cohort import make_phantom, read_truth
 from adamss_fl.cohort.settings import CohortSettings
-from adamss_fl.config import RunConfig, load_config
+from adamss_fl.config import load_config
 from adamss_fl.evaluation.compare import Arm, oracle_figures, pool, predict_arm, train_arm
 from adamss_fl.evaluation.predictions import Predictions
 from adamss_fl.evaluation.scores import score
@@ -25,6 +25,7 @@ from adamss_fl.federation.files import write_json
 from adamss_fl.federation.run import final_weights
 from adamss_fl.federation.site import SiteData
 from adamss_fl.federation.task import Task
+from adamss_fl.run_config import RunConfig
 
 Job = tuple[argparse.Namespace, int, str]
 """Options, seed, name of the arm."""

@@ -21,8 +21,8 @@ from killing import Blow, kill
 
 from adamss_fl.assembly import build_site, run_federation
 from adamss_fl.config import load_config
-from adamss_fl.federation.audit import verify
 from adamss_fl.federation.files import write_json
+from adamss_fl.federation.guard.audit import verify
 from adamss_fl.federation.local_sites import LocalSites
 
 RUN = "chaos"

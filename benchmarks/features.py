@@ -19,7 +19,8 @@ import yaml
 
 from adamss_fl.assembly import load_all_data, run_centralized
 from adamss_fl.cohort import make_phantom
-from adamss_fl.config import RunConfig, load_config
+from adamss_fl.config import load_config
+from adamss_fl.run_config import RunConfig
 
 SEGMENTATION_ROUNDS = 2
 

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from adamss_fl.assembly import load_all_data, run_centralized
 from adamss_fl.cohort import load_cohort, make_phantom, split_cohort
-from adamss_fl.config import RunConfig, load_config
+from adamss_fl.config import load_config
 from adamss_fl.imaging import model_grid, prepare_arrays, read_patient
 from adamss_fl.imaging.native import NODES_LABEL, TUMOUR_LABEL, label_map
 from adamss_fl.imaging.volumes import Image, resample, simpleitk
 from adamss_fl.prediction import Predictor, Scan, load_run
+from adamss_fl.run_config import RunConfig
 from adamss_fl.segmentation import aggregated_dsc, overlap
 
 EXTENT_MM = 128.0

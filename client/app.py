@@ -20,8 +20,8 @@ from client.deployed import kit_folder
 from client.paths import RunFiles, run_files
 
 if TYPE_CHECKING:
+    from adamss_fl.federation.guard.site_folder import SiteFolder
     from adamss_fl.federation.site import Site
-    from adamss_fl.federation.site_folder import SiteFolder
 
 
 class Answerer(Protocol):
@@ -41,8 +41,8 @@ def configured_site(files: RunFiles, name: str) -> Answerer:
 
     Where its state folder has a policy, or ever had one, the site stands behind it.
     """
-    from adamss_fl.federation.guarded_site import guarded
-    from adamss_fl.federation.site_folder import SiteFolder
+    from adamss_fl.federation.guard.guarded_site import guarded
+    from adamss_fl.federation.guard.site_folder import SiteFolder
 
     state_dir = files.state_dir(name)
     return guarded(_configured_site(files.config, name, state_dir), SiteFolder(state_dir))
@@ -89,7 +89,7 @@ def client_app(
     given = {"config": config, "out": out}
 
     def locate(run_config: Mapping[str, Any], node_config: Mapping[str, Any]) -> Place:
-        from adamss_fl.federation.site_folder import SiteFolder
+        from adamss_fl.federation.guard.site_folder import SiteFolder
 
         files = run_files({**run_config, **{key: value for key, value in given.items() if value}})
         name = name_of(files, node_config)

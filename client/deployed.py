@@ -13,9 +13,9 @@ from adamss_fl.federation.files import write_atomically
 from adamss_fl.federation.messages import SiteFailure
 
 if TYPE_CHECKING:
-    from adamss_fl.federation.guarded_site import GuardedSite
+    from adamss_fl.federation.guard.guarded_site import GuardedSite
+    from adamss_fl.federation.guard.site_folder import SiteFolder
     from adamss_fl.federation.site import Site
-    from adamss_fl.federation.site_folder import SiteFolder
 
 
 def kit_folder() -> Path | None:
@@ -26,7 +26,7 @@ def kit_folder() -> Path | None:
 
 def own_place(kit: Path) -> "tuple[str, SiteFolder]":
     """The site's name and its private folder, where there must be a policy. Raises InputError for a bad kit."""
-    from adamss_fl.federation.site_folder import SiteFolder
+    from adamss_fl.federation.guard.site_folder import SiteFolder
     from adamss_fl.provisioning.kits import open_site_kit
 
     return open_site_kit(kit).site, SiteFolder(read_site_settings(kit).state, required=True)
@@ -48,7 +48,7 @@ def deployed_site(kit: Path, run_config: Mapping[str, object]) -> "Site | Guarde
 def _deployed_site(kit: Path, task: str) -> "Site | GuardedSite":
     from adamss_fl.assembly import build_site
     from adamss_fl.config import load_config
-    from adamss_fl.federation.guarded_site import guarded
+    from adamss_fl.federation.guard.guarded_site import guarded
 
     (name, folder), settings = own_place(kit), read_site_settings(kit)
     digest = hashlib.sha256(task.encode()).hexdigest()

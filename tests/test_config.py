@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from adamss_fl import yaml_source
-from adamss_fl.config import RunConfig, load_config
+from adamss_fl.config import load_config
 from adamss_fl.errors import InputError
 from adamss_fl.federation.settings import BlockSettings, FederationSettings, PluginSettings
 from adamss_fl.model.settings import ModelSettings
+from adamss_fl.run_config import RunConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

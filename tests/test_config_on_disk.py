@@ -6,10 +6,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adamss_fl.cohort.settings import CohortSettings, SplitSettings
-from adamss_fl.config import RunConfig, dump_config, load_config
+from adamss_fl.config import dump_config, load_config
 from adamss_fl.federation.settings import BlockSettings, FederationSettings, PlanSettings, PluginSettings
 from adamss_fl.imaging.settings import ImagingSettings
 from adamss_fl.model.settings import ModelSettings
+from adamss_fl.run_config import RunConfig
 from adamss_fl.training.settings import RuntimeSettings, StageSettings, StagesSettings
 
 positive = st.floats(1e-8, 1e6)

@@ -14,7 +14,7 @@ from synthetic import make_data, make_samples
 
 from adamss_fl import crossval as module
 from adamss_fl.assembly import run_centralized, run_comparison
-from adamss_fl.config import RunConfig, load_config, task_of
+from adamss_fl.config import load_config, task_of
 from adamss_fl.crossval import run_cross_validation
 from adamss_fl.errors import InputError
 from adamss_fl.evaluation.compare import centralized, hash_of_patients, pool
@@ -23,6 +23,7 @@ from adamss_fl.evaluation.ensemble import average
 from adamss_fl.evaluation.predictions import Predictions, predict
 from adamss_fl.federation.run import final_weights
 from adamss_fl.federation.site import SiteData
+from adamss_fl.run_config import RunConfig
 from adamss_fl.training import sliding_window
 
 SETTINGS: dict[str, Any] = {

@@ -22,6 +22,7 @@ FLOOR = {
     "config": 4,
     "crossval": 4,
     "config_rules": 4,
+    "run_config": 4,
     "evaluation": 3,
     "federation": 3,
     "yaml_source": 3,

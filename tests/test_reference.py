@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from adamss_fl.assembly import load_site_data
 from adamss_fl.cli.main import main
-from adamss_fl.config import RunConfig, load_config
+from adamss_fl.config import load_config
 from adamss_fl.federation.checkpoint import Checkpoints
 from adamss_fl.federation.events import read_events
+from adamss_fl.run_config import RunConfig
 from adamss_fl.training.schedule import learning_rate
 
 CONFIG = Path(__file__).parents[1] / "configs" / "reference.yaml"

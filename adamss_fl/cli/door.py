@@ -26,8 +26,8 @@ def main() -> None:
     from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 
     from adamss_fl.deployment.site_node import KIT_VARIABLE, read_site_settings
-    from adamss_fl.federation.approvals import check_bundle
-    from adamss_fl.federation.site_folder import SiteFolder
+    from adamss_fl.federation.guard.approvals import check_bundle
+    from adamss_fl.federation.guard.site_folder import SiteFolder
 
     folder = SiteFolder(read_site_settings(Path(os.environ[KIT_VARIABLE])).state, required=True)
     process: Any = importlib.import_module("flwr.supernode.runtime.run_clientapp")

@@ -23,7 +23,7 @@ import adamss_fl
 from adamss_fl.errors import AdamssError, InputError
 
 if TYPE_CHECKING:
-    from adamss_fl.config import RunConfig
+    from adamss_fl.run_config import RunConfig
 
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
 """Shared memory of ray's object store; larger loads spill to disk."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from adamss_fl.cli.flower_app import app_folder
 from adamss_fl.deployment.gate import HEADER
 from adamss_fl.errors import AdamssError
-from adamss_fl.federation.approvals import bundle_digest
+from adamss_fl.federation.guard.approvals import bundle_digest
 
 if TYPE_CHECKING:
     from flwr.supercore.control import ControlHttpClient

@@ -18,8 +18,8 @@ from adamss_fl.cli.shell import JsonOption, emit
 from adamss_fl.errors import AdamssError, InputError
 
 if TYPE_CHECKING:
-    from adamss_fl.federation.policy import Standing
-    from adamss_fl.federation.site_folder import SiteFolder
+    from adamss_fl.federation.guard.policy import Standing
+    from adamss_fl.federation.guard.site_folder import SiteFolder
 
 StateArgument = Annotated[Path, typer.Argument(help="The site's state folder.")]
 DigestArgument = Annotated[str, typer.Argument(help="SHA-256 of the bundle, all 64 digits.")]
@@ -31,7 +31,7 @@ def pending(state: StateArgument, json: JsonOption = False) -> None:
 
     Example: adamss-fl site pending /srv/adamss/state
     """
-    from adamss_fl.federation.approvals import Approvals
+    from adamss_fl.federation.guard.approvals import Approvals
 
     approvals = Approvals(_folder(state).folder)
     found = {"pending": approvals.pending(), "approved": approvals.approved()}
@@ -47,7 +47,7 @@ def approve(state: StateArgument, digest: DigestArgument, by: ByOption = "", jso
 
     Example: adamss-fl site approve /srv/adamss/state 3b1f...e9 --by "Dr. Keller"
     """
-    from adamss_fl.federation.approvals import Approvals
+    from adamss_fl.federation.guard.approvals import Approvals
 
     bundle = Approvals(_folder(state).folder).approve(digest, by)
     emit({"digest": bundle.digest, "by": bundle.by, "approved": bundle.approved}, json)
@@ -58,8 +58,8 @@ def withdraw(state: StateArgument, digest: DigestArgument, json: JsonOption = Fa
 
     Example: adamss-fl site withdraw /srv/adamss/state 3b1f...e9
     """
-    from adamss_fl.federation.approvals import Approvals
-    from adamss_fl.federation.policy import read_policy
+    from adamss_fl.federation.guard.approvals import Approvals
+    from adamss_fl.federation.guard.policy import read_policy
 
     folder = _folder(state)
     if digest in read_policy(folder.policy_path).bundles:
@@ -76,7 +76,7 @@ def audit(
 
     Example: adamss-fl site audit /srv/adamss/state --last 50
     """
-    from adamss_fl.federation.audit import last_entries, verify
+    from adamss_fl.federation.guard.audit import last_entries, verify
 
     path = _folder(state).audit_path
     report = verify(path)
@@ -137,7 +137,7 @@ def _stand(state: Path, standing: "Standing", by: str, json: bool) -> None:
 
 def _folder(state: Path) -> "SiteFolder":
     """The site's folder; a mistyped one must not take an order that then stops nothing."""
-    from adamss_fl.federation.site_folder import SiteFolder
+    from adamss_fl.federation.guard.site_folder import SiteFolder
 
     folder = SiteFolder(state)
     if not folder.is_guarded:

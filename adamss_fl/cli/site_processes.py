@@ -24,8 +24,8 @@ def start(kit: KitArgument, json: JsonOption = False) -> None:
     from adamss_fl.deployment.clock import ClockWatch, clock_lead_seconds, clock_problem
     from adamss_fl.deployment.site_node import programs
     from adamss_fl.deployment.supervisor import Supervisor
-    from adamss_fl.federation.approvals import Approvals, bundle_digest
-    from adamss_fl.federation.policy import read_policy
+    from adamss_fl.federation.guard.approvals import Approvals, bundle_digest
+    from adamss_fl.federation.guard.policy import read_policy
     from adamss_fl.provisioning.kits import remember
 
     opened, settings = _open(kit)
@@ -61,8 +61,8 @@ def status(kit: KitArgument, json: JsonOption = False) -> None:
     Example: adamss-fl site status kit
     """
     from adamss_fl.deployment import supervisor
-    from adamss_fl.federation.audit import last_entries
-    from adamss_fl.federation.site_folder import SiteFolder
+    from adamss_fl.federation.guard.audit import last_entries
+    from adamss_fl.federation.guard.site_folder import SiteFolder
 
     opened, settings = _open(kit)
     folder = SiteFolder(settings.state, required=True)

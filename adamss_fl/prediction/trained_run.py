@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from adamss_fl.config import RunConfig, load_config, task_of
+from adamss_fl.config import load_config, task_of
 from adamss_fl.errors import InputError
 from adamss_fl.federation.messages import Weights
 from adamss_fl.federation.run import final_rounds, final_weights
 from adamss_fl.federation.task import Task
 from adamss_fl.model import AdaMSS, load_weights, misfits, prepare
 from adamss_fl.radiomics.encoding import TabularEncoding
+from adamss_fl.run_config import RunConfig
 from adamss_fl.training.tensors import device_of
 
 StageName = Literal["segmentation", "survival"]

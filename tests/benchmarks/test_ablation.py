@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from adamss_fl.config import RunConfig
 from adamss_fl.federation.plan import RoundPlan
+from adamss_fl.run_config import RunConfig
 from adamss_fl.survival import Difference
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

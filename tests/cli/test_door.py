@@ -9,7 +9,7 @@ import pytest
 
 from adamss_fl.cli import door
 from adamss_fl.deployment.site_node import KIT_VARIABLE
-from adamss_fl.federation.approvals import Approvals, bundle_digest
+from adamss_fl.federation.guard.approvals import Approvals, bundle_digest
 
 PROCESS = "flwr.supernode.runtime.run_clientapp"
 BUNDLE = b"code of a stranger"

@@ -9,9 +9,9 @@ import pytest
 
 from adamss_fl.cli import site as site_command
 from adamss_fl.cli.main import main
-from adamss_fl.federation.approvals import Approvals
-from adamss_fl.federation.audit import AuditLog
-from adamss_fl.federation.site_folder import SiteFolder
+from adamss_fl.federation.guard.approvals import Approvals
+from adamss_fl.federation.guard.audit import AuditLog
+from adamss_fl.federation.guard.site_folder import SiteFolder
 
 DIGEST = "0123456789abcdef" * 4
 ROOT = Path(__file__).parents[2]

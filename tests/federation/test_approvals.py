@@ -11,9 +11,16 @@ import pytest
 
 from adamss_fl import __version__
 from adamss_fl.errors import InputError
-from adamss_fl.federation.approvals import MOST_PENDING, Approvals, Bundle, bundle_digest, bundle_files, check_bundle
-from adamss_fl.federation.audit import last_entries, verify
-from adamss_fl.federation.site_folder import SiteFolder
+from adamss_fl.federation.guard.approvals import (
+    MOST_PENDING,
+    Approvals,
+    Bundle,
+    bundle_digest,
+    bundle_files,
+    check_bundle,
+)
+from adamss_fl.federation.guard.audit import last_entries, verify
+from adamss_fl.federation.guard.site_folder import SiteFolder
 
 A, B = "a" * 64, "b" * 64
 

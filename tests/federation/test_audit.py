@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adamss_fl.errors import InputError
-from adamss_fl.federation.audit import AuditLog, last_entries, verify
 from adamss_fl.federation.digest import message_digest
+from adamss_fl.federation.guard.audit import AuditLog, last_entries, verify
 from adamss_fl.federation.messages import Instruction, Reply
 
 

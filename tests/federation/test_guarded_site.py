@@ -15,18 +15,18 @@ from in_process import assert_equal_bits, site
 from synthetic import make_data, make_task
 
 from adamss_fl.errors import InputError
-from adamss_fl.federation import guarded_site
-from adamss_fl.federation.audit import AuditLog, last_entries, verify
 from adamss_fl.federation.digest import message_digest
-from adamss_fl.federation.disclosure import NoCount, fewest_patients, without_small_splits
-from adamss_fl.federation.guarded_site import GuardedSite, guarded
+from adamss_fl.federation.guard import guarded_site
+from adamss_fl.federation.guard.audit import AuditLog, last_entries, verify
+from adamss_fl.federation.guard.disclosure import NoCount, fewest_patients, without_small_splits
+from adamss_fl.federation.guard.guarded_site import GuardedSite, guarded
+from adamss_fl.federation.guard.policy import KINDS, PARAMETER_GROUPS, STATISTICS, Policy
+from adamss_fl.federation.guard.site_folder import SiteFolder
 from adamss_fl.federation.local_sites import LocalSites
 from adamss_fl.federation.messages import Instruction, PolicyRefusal, Reply, SiteFailure, Weights
-from adamss_fl.federation.policy import KINDS, PARAMETER_GROUPS, STATISTICS, Policy
 from adamss_fl.federation.reply_checks import figures_problem
 from adamss_fl.federation.run import final_weights, initial_weights, run_federation
 from adamss_fl.federation.settings import FederationSettings, PluginSettings
-from adamss_fl.federation.site_folder import SiteFolder
 from adamss_fl.model import group_of
 
 TASK = make_task()

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from adamss_fl import __version__, yaml_source
 from adamss_fl.errors import InputError
-from adamss_fl.federation.hours import DAYS, is_open, read_window
-from adamss_fl.federation.policy import (
+from adamss_fl.federation.guard.hours import DAYS, is_open, read_window
+from adamss_fl.federation.guard.policy import (
     KINDS,
     PARAMETER_GROUPS,
     STATISTICS,

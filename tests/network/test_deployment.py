@@ -23,7 +23,7 @@ from adamss_fl.cohort import make_phantom
 from adamss_fl.config import load_config
 from adamss_fl.deployment.site_node import programs, read_site_settings
 from adamss_fl.errors import AdamssError
-from adamss_fl.federation.audit import verify
+from adamss_fl.federation.guard.audit import verify
 from adamss_fl.federation.local_sites import LocalSites
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
@@ -167,7 +167,11 @@ def test_a_stranger_can_neither_start_a_run_nor_name_a_site_nor_carry_a_submissi
     insider = FlowerControl(address, ca, (federation.server / "state/coordinator.secret").read_bytes())
     flower_run = insider.start("name: another\n", "chaos")
     eventually(lambda: not insider.active(flower_run), 120, federation.logs())
-    assert (federation.outcome("chaos"), events.read_bytes(), [federation.audit(site) for site in SITES]) == before
+    assert (
+        federation.outcome("chaos"),
+        events.read_bytes(),
+        [federation.audit(site) for site in SITES],
+    ) == before
 
 
 def test_nothing_about_one_patient_leaves_a_site(federation: Federation, recorder: Recorder, phantom: Path) -> None:

@@ -9,11 +9,11 @@ from in_process_grid import InProcessGrid
 from synthetic import make_data, make_task
 
 from adamss_fl.errors import AdamssError
-from adamss_fl.federation.audit import last_entries, verify
-from adamss_fl.federation.guarded_site import GuardedSite, guarded
+from adamss_fl.federation.guard.audit import last_entries, verify
+from adamss_fl.federation.guard.guarded_site import GuardedSite, guarded
+from adamss_fl.federation.guard.site_folder import SiteFolder
 from adamss_fl.federation.messages import Instruction, Reply
 from adamss_fl.federation.site import Site
-from adamss_fl.federation.site_folder import SiteFolder
 from client import records
 from client.app import client_app, configured_site
 from client.paths import RunFiles

@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from adamss_fl import __version__, yaml_source
-from adamss_fl.federation.hours import is_open, read_window
+from adamss_fl.federation.guard.hours import is_open, read_window
 from adamss_fl.federation.messages import Kind
 from adamss_fl.plugins import mistake_text, suggest
 from adamss_fl.yaml_source import Key
@@ -72,7 +72,7 @@ class Policy:
     kinds, statistics : instructions and queries that are answered.
     min_patients : the least number of patients behind any figure that leaves.
     groups_may_leave : parameter groups whose tensors may leave.
-    hours : windows of local time, see ``federation.hours``; None means always.
+    hours : windows of local time, see ``federation.guard.hours``; None means always.
     device : where the site may compute: ``cpu``, ``cuda`` (any GPU), ``cuda:0``; None means anywhere.
     max_message_mb : the largest message in or out, in millions of bytes.
     paused : refuse everything.

@@ -10,12 +10,11 @@ from typing import Protocol
 
 import torch
 
-from adamss_fl.federation.audit import AuditLog
-from adamss_fl.federation.audit_files import Direction
 from adamss_fl.federation.digest import message_digest
-from adamss_fl.federation.disclosure import NoCount, fewest_patients, without_small_splits
-from adamss_fl.federation.messages import Instruction, PolicyRefusal, Reply, SiteFailure, failure_code
-from adamss_fl.federation.policy import (
+from adamss_fl.federation.guard.audit import AuditLog
+from adamss_fl.federation.guard.audit_files import Direction
+from adamss_fl.federation.guard.disclosure import NoCount, fewest_patients, without_small_splits
+from adamss_fl.federation.guard.policy import (
     Decision,
     Policy,
     Request,
@@ -25,8 +24,9 @@ from adamss_fl.federation.policy import (
     decide_reply,
     refused,
 )
+from adamss_fl.federation.guard.site_folder import SiteFolder
+from adamss_fl.federation.messages import Instruction, PolicyRefusal, Reply, SiteFailure, failure_code
 from adamss_fl.federation.site import Site, SiteData
-from adamss_fl.federation.site_folder import SiteFolder
 from adamss_fl.federation.task import Task
 from adamss_fl.model import AdaMSS, group_of
 from adamss_fl.training.tensors import device_of

@@ -17,10 +17,10 @@ from typing import Any
 
 from adamss_fl import __version__
 from adamss_fl.errors import InputError
-from adamss_fl.federation.audit_files import clean
 from adamss_fl.federation.files import locked, write_json
-from adamss_fl.federation.policy import ALLOWED, Decision, decide_standing, refused
-from adamss_fl.federation.site_folder import SiteFolder, now_text, read_record, user
+from adamss_fl.federation.guard.audit_files import clean
+from adamss_fl.federation.guard.policy import ALLOWED, Decision, decide_standing, refused
+from adamss_fl.federation.guard.site_folder import SiteFolder, now_text, read_record, user
 
 MOST_PENDING = 50
 """More bundles than that are not kept to be looked at: of those not approved the oldest are forgotten."""

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from adamss_fl.errors import InputError
-from adamss_fl.federation.audit import AuditLog
-from adamss_fl.federation.audit_files import clean, head_path
 from adamss_fl.federation.files import write_json
+from adamss_fl.federation.guard.audit import AuditLog
+from adamss_fl.federation.guard.audit_files import clean, head_path
+from adamss_fl.federation.guard.policy import STANDINGS, Policy, Standing, read_policy
 from adamss_fl.federation.messages import PolicyRefusal
-from adamss_fl.federation.policy import STANDINGS, Policy, Standing, read_policy
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from adamss_fl.errors import InputError
-from adamss_fl.federation.audit_files import (
+from adamss_fl.federation.files import locked, sync_folder, write_json
+from adamss_fl.federation.guard.audit_files import (
     Direction,
     Entry,
     Head,
@@ -31,7 +32,6 @@ from adamss_fl.federation.audit_files import (
     read_entry,
     read_head,
 )
-from adamss_fl.federation.files import locked, sync_folder, write_json
 
 
 class AuditLog:
