@@ -182,7 +182,7 @@ def test_nothing_about_one_patient_leaves_a_site(federation: Federation, recorde
     assert patients
     secrets = [*patients, str(phantom), "imagesTr", *(str(federation.site(name)) for name in SITES)]
     sent = recorder.sent_by_sites()
-    for seen in (b'"site": "hospital-1"', b"segmentation_head.conv.weight", b'"patients"', b'"c_index"'):
+    for seen in (b'"site": "hospital-1"', b"segmentation_head.conv.weight", b'"patients"', b'"concordance"'):
         assert seen in sent, f"the recorder does not see {seen!r}, so it would not see a secret either"
     assert len(sent) > 3 * 4 * len(weights(federation.run("chaos"), 3)) // 2
     assert not [secret for secret in secrets if secret.encode() in sent]

@@ -1,13 +1,17 @@
-"""Which Flower run may carry a submission."""
+"""Which Flower run may carry a submission, and what becomes of it where the server's disk is full."""
 
+import errno
+import os
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from adamss_fl.deployment.submissions import Submissions
 from adamss_fl.errors import AdamssError, InputError
+from server.app import _run_deployed
 from server.deployed import await_turn
 
 TASK = "name: x\n"
@@ -48,3 +52,43 @@ def test_an_unknown_run_leaves_no_folder(submissions: Submissions, tmp_path: Pat
     with pytest.raises(InputError, match="no such run"):
         await_turn(submissions, "other", 7, {"task": TASK})
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["first"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_pauses_the_run_and_says_so(
+    code: int, submissions: Submissions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = f"name: x\nsites: [{{name: a, path: {tmp_path}}}]\n"
+    (submissions.folder("first") / "task.yaml").write_text(task)
+    (tmp_path / "registered.json").write_text("{}")
+    submissions.started("first", 7)
+
+    def full(*_: object) -> None:
+        raise OSError(code, os.strerror(code), "checkpoints/.round-0003.1.part/model.safetensors")
+
+    monkeypatch.setattr("adamss_fl.assembly.run_federation", full)
+    monkeypatch.setattr("server.app.GridSites", lambda *_, **__: None)
+    _run_deployed(None, SimpleNamespace(run_id=7), {"run": "first", "task": task}, tmp_path)  # type: ignore[arg-type]
+    outcome = submissions.outcome("first")
+    assert outcome is not None
+    assert outcome.state == "paused"
+    assert os.strerror(code) in outcome.message
+    assert "make room on the server's disk" in outcome.message
+
+
+def test_any_other_failure_of_the_system_is_a_defect_and_is_not_hidden(
+    submissions: Submissions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = f"name: x\nsites: [{{name: a, path: {tmp_path}}}]\n"
+    (submissions.folder("first") / "task.yaml").write_text(task)
+    (tmp_path / "registered.json").write_text("{}")
+    submissions.started("first", 7)
+
+    def broken(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr("adamss_fl.assembly.run_federation", broken)
+    monkeypatch.setattr("server.app.GridSites", lambda *_, **__: None)
+    with pytest.raises(PermissionError):
+        _run_deployed(None, SimpleNamespace(run_id=7), {"run": "first", "task": task}, tmp_path)  # type: ignore[arg-type]
+    assert submissions.outcome("first") is None
