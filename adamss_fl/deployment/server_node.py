@@ -15,6 +15,9 @@ REGISTERED = "registered.json"
 
 LOOPBACK = "127.0.0.1"
 
+_GIVE_MEMORY_BACK = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(2**20)}
+"""glibc: what is larger than a MiB, such as parts of a model, goes back to the system as soon as it is freed."""
+
 
 def coordinator_secret(state: Path) -> bytes:
     """The secret by which a SuperLink knows its coordinator, made once; whoever may read the state folder has it."""
@@ -31,6 +34,7 @@ def programs(state: Path, port: int, ca_file: Path, cert_file: Path, key_file: P
     environment = {
         **flower_environment(state),
         STATE_VARIABLE: str(state.resolve()),
+        **_GIVE_MEMORY_BACK,
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))),
     }
     coordinator_secret(state)

@@ -26,7 +26,7 @@ from adamss_fl.federation.rounds import Rounds, RunIdentity
 from adamss_fl.federation.stage_one import inherit_stage_one, stage_one_fingerprint
 from adamss_fl.federation.task import Task, fingerprint
 from adamss_fl.federation.versions import may_train_together
-from adamss_fl.model import AdaMSS, architecture_hash, parameter_groups, to_weights
+from adamss_fl.model import AdaMSS, architecture_hash, tensor_groups, to_weights
 from adamss_fl.radiomics.encoding import TabularEncoding
 from adamss_fl.survival import TimeGrid
 from adamss_fl.training.seeds import derive_seed
@@ -96,8 +96,7 @@ def _refuse_other_task(out: Path, start: Checkpoint | None, task: Task, sites: S
 
 
 def _rounds(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog, start: Checkpoint) -> Rounds:
-    with torch.device("meta"):
-        groups = parameter_groups(AdaMSS(task.model))
+    groups = tensor_groups(task.model)
     return Rounds(
         sites,
         task.plan,

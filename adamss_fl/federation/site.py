@@ -33,8 +33,8 @@ from adamss_fl.model import (
     architecture_hash,
     keep_freed_memory,
     load_weights,
-    parameter_groups,
     prepare,
+    tensor_groups,
     to_weights,
 )
 from adamss_fl.plugins import create
@@ -104,8 +104,7 @@ class Site:
     @cached_property
     def local_names(self) -> frozenset[str]:
         """State-dict names of the tensors that stay at the site."""
-        with torch.device("meta"):
-            groups = parameter_groups(AdaMSS(self.task.model))
+        groups = tensor_groups(self.task.model)
         rules = self.task.federation.groups
         return frozenset(name for group, rule in rules.items() if rule.name == "local" for name in groups[group])
 

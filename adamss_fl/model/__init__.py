@@ -3,7 +3,7 @@
 from adamss_fl.model.groups import GROUPS, count_parameters, group_of, parameter_groups
 from adamss_fl.model.layout import keep_freed_memory
 from adamss_fl.model.maps import FocusMaps, focus_maps
-from adamss_fl.model.network import AdaMSS, ModelOutput
+from adamss_fl.model.network import AdaMSS, ModelOutput, tensor_groups
 from adamss_fl.model.precision import autocast, prepare, prepare_images
 from adamss_fl.model.settings import ModelSettings
 from adamss_fl.model.weights import Weights, architecture_hash, load_weights, misfits, to_weights
@@ -26,5 +26,6 @@ __all__ = [
     "parameter_groups",
     "prepare",
     "prepare_images",
+    "tensor_groups",
     "to_weights",
 ]

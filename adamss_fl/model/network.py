@@ -1,7 +1,7 @@
 """AdaMSS: one encoder, one decoder trunk, two heads."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from adamss_fl.errors import InputError
 from adamss_fl.model.checkpointing import keep_all, recompute
 from adamss_fl.model.decoder import AdaFocusDecoder
 from adamss_fl.model.encoder import LEVELS, AdaFusionEncoder
+from adamss_fl.model.groups import parameter_groups
 from adamss_fl.model.heads import SegmentationHead, SurvivalHead
 from adamss_fl.model.layout import channels_last, is_channels_last
 from adamss_fl.model.settings import ModelSettings
@@ -103,6 +104,20 @@ class AdaMSS(nn.Module):
             raise InputError(
                 f"grid {sides}: {self.settings.norm} norm needs over one voxel at level 5; use a side of 32 or more"
             )
+
+
+def skeleton(settings: ModelSettings) -> AdaMSS:
+    """A network for its names and shapes alone; the state of the random numbers stays as it was.
+
+    Not on the device ``meta``: what initialises weights there takes a process two seconds to import.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return AdaMSS(settings)
+
+
+def tensor_groups(settings: ModelSettings) -> dict[str, tuple[str, ...]]:
+    """``parameter_groups`` of the network that ``settings`` make: no name depends on its width."""
+    return parameter_groups(skeleton(replace(settings, width=1, norm_groups=1)))
 
 
 def _check_settings(settings: ModelSettings) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from adamss_fl.errors import InputError
 from adamss_fl.model.groups import names_in
-from adamss_fl.model.network import AdaMSS
+from adamss_fl.model.network import skeleton
 from adamss_fl.model.settings import ModelSettings
 
 Weights = dict[str, NDArray[Any]]
@@ -62,15 +62,13 @@ def misfits(settings: ModelSettings, weights: Mapping[str, NDArray[Any]]) -> lis
 
     A tensor is named where it is missing, unexpected, of another shape or dtype, or not finite.
     """
-    with torch.device("meta"):
-        state = AdaMSS(settings).state_dict()
+    state = skeleton(settings).state_dict()
     return _misfits(state, weights, frozenset(state), frozenset())
 
 
 def architecture_hash(settings: ModelSettings) -> str:
     """SHA-256 (hex) over the names, shapes and dtypes of the tensors of the model that ``settings`` make."""
-    with torch.device("meta"):
-        state = AdaMSS(settings).state_dict()
+    state = skeleton(settings).state_dict()
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(f"{name} {_shape(state[name])} {_dtype(state[name])}\n".encode())

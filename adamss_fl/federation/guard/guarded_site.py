@@ -8,8 +8,6 @@ from datetime import datetime
 from functools import cached_property
 from typing import Protocol
 
-import torch
-
 from adamss_fl.federation.digest import message_digest
 from adamss_fl.federation.guard.audit import AuditLog
 from adamss_fl.federation.guard.audit_files import Direction
@@ -28,7 +26,7 @@ from adamss_fl.federation.guard.site_folder import SiteFolder
 from adamss_fl.federation.messages import Instruction, PolicyRefusal, Reply, SiteFailure, failure_code
 from adamss_fl.federation.site import Site, SiteData
 from adamss_fl.federation.task import Task
-from adamss_fl.model import AdaMSS, group_of
+from adamss_fl.model import group_of, tensor_groups
 from adamss_fl.training.tensors import device_of
 
 Rules = Callable[[], tuple[Policy, Standing | None]]
@@ -128,9 +126,8 @@ class GuardedSite:
     @cached_property
     def _shared_groups(self) -> frozenset[str]:
         """The groups of which the task sends tensors after training."""
-        with torch.device("meta"):
-            names = set(AdaMSS(self._site.task.model).state_dict())
-        return frozenset(map(group_of, names - self._site.local_names))
+        groups = tensor_groups(self._site.task.model)
+        return frozenset(group for group, names in groups.items() if set(names) - self._site.local_names)
 
     def _require_patients(self, instruction: Instruction) -> None:
         """Refuse training and statistics before the work where the training patients are too few for any answer.
