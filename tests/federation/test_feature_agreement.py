@@ -205,7 +205,6 @@ def test_a_site_that_lost_its_features_makes_them_again(
     task = task_with(plan=(2, 3))
     task = replace(task, federation=replace(task.federation, attempts=attempts, min_sites=attempts))
     two = {name: data[name] for name in SITES[:2]}
-    run_federation(task, sites_of(task, two, tmp_path / "w"), tmp_path / "whole", evaluate_test=False)
     with pytest.raises(Stopped):
         run_federation(task, StopsAt(sites_of(task, two, tmp_path / "s"), 4), tmp_path / "run")  # type: ignore[arg-type]
     for table in (tmp_path / "s" / "a").rglob("table.npz"):
@@ -218,6 +217,7 @@ def test_a_site_that_lost_its_features_makes_them_again(
     assert took_part[4] == (["b"] if attempts == 1 else ["a", "b"])
     assert took_part[5] == ["a", "b"]
     if attempts == 2:
+        run_federation(task, sites_of(task, two, tmp_path / "w"), tmp_path / "whole", evaluate_test=False)
         expected, found = final_weights(tmp_path / "whole")[0], final_weights(tmp_path / "run")[0]
         assert all(np.array_equal(expected[name], found[name]) for name in expected)
 
