@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from processes import Federation, eventually
 
-MOMENT_SECONDS, VICTIM_SECONDS = 300, 60
+MOMENT_SECONDS, VICTIM_SECONDS = 300, 240
 
 
 @dataclass(frozen=True)
