@@ -91,7 +91,7 @@ def programs(kit: Path, settings: SiteSettings, server: str, ca_file: Path, key_
     }
     local = f"127.0.0.1:{settings.port}"
     node = [
-        flower("flower-supernode"),
+        *(sys.executable, "-m", "adamss_fl.cli.supernode"),
         *("--superlink", server, "--root-certificates", str(ca_file)),
         *("--auth-supernode-private-key", str(key_file)),
         *("--isolation", "process", "--host", "127.0.0.1", "--port", str(settings.port)),

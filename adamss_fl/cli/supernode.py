@@ -1,0 +1,73 @@
+"""Flower's ``flower-supernode``, which answers a message before it takes the next, and looks for messages more often.
+
+Flower takes one message, waits for any reply, and sends what there is. Where a client process was killed there may be a
+reply too many: it is then sent in place of the reply to the message just taken, which stays behind until the next
+message comes, and so does every later one: a site that is absent from every round for good. Here what is sent goes on
+until the reply to the very message is among it.
+"""
+
+import importlib
+import time
+from typing import Any
+
+POLL_SECONDS = 0.5
+"""The longest pause between two looks, for messages of the server (Flower: 3) and for replies."""
+
+
+def main() -> None:
+    """Run the SuperNode that the command line describes."""
+    from flwr.supernode.cli.flower_supernode import flower_supernode
+
+    internal: Any = importlib.import_module("flwr.supernode.start_client_internal")
+    pull, push = internal._pull_and_store_message, internal._push_messages
+    taken: set[str] = set()
+
+    def pull_noted(state: Any, **others: Any) -> Any:
+        return pull(state=Watched(state, taken), **others)
+
+    def push_until_answered(state: Any, **others: Any) -> None:
+        while taken:
+            push(state=Watched(state, taken), **others)
+
+    internal._pull_and_store_message, internal._push_messages = pull_noted, push_until_answered
+    internal.time = _Impatient()
+    flower_supernode()
+
+
+class Watched:
+    """A SuperNode's state that notes which messages were taken and have no reply yet.
+
+    Flower stores a message when it has taken it, and deletes it with its reply, whether that could be sent or not.
+    """
+
+    def __init__(self, state: Any, taken: set[str]) -> None:
+        self._state, self._taken = state, taken
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._state, name)
+
+    def store_message(self, message: Any) -> Any:
+        """Store, as the state does, and note a message that is no reply."""
+        if not message.metadata.reply_to_message_id:
+            self._taken.add(message.metadata.message_id)
+        return self._state.store_message(message)
+
+    def delete_messages(self, *, message_ids: Any) -> Any:
+        """Delete, as the state does, and note it."""
+        self._taken.difference_update(message_ids)
+        return self._state.delete_messages(message_ids=message_ids)
+
+
+class _Impatient:
+    """The module ``time`` with shorter sleeps."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, but not longer than the pause between two looks."""
+        time.sleep(min(seconds, POLL_SECONDS))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""A reply too many does not push every later reply one message behind."""
+
+import importlib
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from adamss_fl.cli import supernode
+
+
+class State:
+    """The part of a node's state that pulling and pushing use."""
+
+    def __init__(self) -> None:
+        self.replies: list[Any] = []
+
+    def store_message(self, message: Any) -> str:
+        return str(message.metadata.message_id)
+
+    def get_messages_legacy(self, is_reply: bool) -> list[Any]:
+        found, self.replies = self.replies, []
+        return found
+
+    def get_message_processing_duration(self, message_id: str) -> float:
+        return 0.0
+
+    def delete_messages(self, *, message_ids: Any) -> None:
+        pass
+
+
+class Store:
+    def get_object_tree(self, message_id: str) -> Any:
+        return None
+
+    def delete(self, message_id: str) -> None:
+        pass
+
+
+def message(message_id: str, reply_to: str = "") -> Any:
+    metadata = SimpleNamespace(
+        message_id=message_id, reply_to_message_id=reply_to, group_id="", run_id=1, message_type="train"
+    )
+    return SimpleNamespace(metadata=metadata)
+
+
+def test_what_is_sent_goes_on_until_the_message_taken_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    internal: Any = importlib.import_module("flwr.supernode.start_client_internal")
+    original_push = internal._push_messages
+    for name in ("_pull_and_store_message", "_push_messages", "time"):
+        monkeypatch.setattr(internal, name, getattr(internal, name))  # put back afterwards
+    monkeypatch.setattr(internal, "_pull_and_store_message", lambda state, **_: state.store_message(message("m2")))
+    command = importlib.import_module("flwr.supernode.cli.flower_supernode")
+    monkeypatch.setattr(command, "flower_supernode", lambda: None)
+    supernode.main()
+    state, sent = State(), []
+
+    def send(reply: Any, *_: Any) -> tuple[set[str], str]:
+        sent.append(reply.metadata.message_id)
+        return set(), ""
+
+    state.replies = [message("left over", reply_to="m1")]
+    assert internal._pull_and_store_message(state=state) == "m2"
+    late = threading.Timer(0.3, lambda: state.replies.append(message("answer", reply_to="m2")))
+    late.start()
+    internal._push_messages(state=state, object_store=Store(), send=send, push_object=lambda *_: None)
+    late.join()
+    assert sent == ["left over", "answer"]
+    # As Flower does it, the left-over reply is taken for the answer.
+    state.replies, sent[:] = [message("left over", reply_to="m1")], []
+    original_push(state=state, object_store=Store(), send=send, push_object=lambda *_: None)
+    assert sent == ["left over"]
+
+
+def test_pauses_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("adamss_fl.cli.supernode.time.sleep", slept.append)
+    clock = supernode._Impatient()
+    clock.sleep(3)
+    clock.sleep(0.1)
+    assert slept == [supernode.POLL_SECONDS, 0.1]
+    assert clock.monotonic() > 0
