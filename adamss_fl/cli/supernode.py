@@ -23,7 +23,11 @@ def main() -> None:
     taken: set[str] = set()
 
     def pull_noted(state: Any, **others: Any) -> Any:
-        return pull(state=Watched(state, taken), **others)
+        taken.clear()
+        run = pull(state=Watched(state, taken), **others)
+        if run is None:  # nothing came, or what came is of a run that is over: Flower keeps it and answers it never
+            taken.clear()
+        return run
 
     def push_until_answered(state: Any, **others: Any) -> None:
         while taken:

@@ -50,17 +50,23 @@ def test_what_is_sent_goes_on_until_the_message_taken_is_answered(monkeypatch: p
     original_push = internal._push_messages
     for name in ("_pull_and_store_message", "_push_messages", "time"):
         monkeypatch.setattr(internal, name, getattr(internal, name))  # put back afterwards
-    monkeypatch.setattr(internal, "_pull_and_store_message", lambda state, **_: state.store_message(message("m2")))
+    monkeypatch.setattr(internal, "_pull_and_store_message", lambda state, **_: pulled(state))
     command = importlib.import_module("flwr.supernode.cli.flower_supernode")
     monkeypatch.setattr(command, "flower_supernode", lambda: None)
     supernode.main()
-    state, sent = State(), []
+    state, sent, coming = State(), [], ["of a run that is over", "m2"]
+
+    def pulled(state: Any) -> str | None:
+        """As Flower does: a message of a run that is over is stored, and then not said to have been taken."""
+        found: str = state.store_message(message(coming.pop(0)))
+        return found if found == "m2" else None
 
     def send(reply: Any, *_: Any) -> tuple[set[str], str]:
         sent.append(reply.metadata.message_id)
         return set(), ""
 
     state.replies = [message("left over", reply_to="m1")]
+    assert internal._pull_and_store_message(state=state) is None
     assert internal._pull_and_store_message(state=state) == "m2"
     late = threading.Timer(0.3, lambda: state.replies.append(message("answer", reply_to="m2")))
     late.start()
