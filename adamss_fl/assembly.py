@@ -32,7 +32,8 @@ from adamss_fl.federation.local_sites import LocalSites
 from adamss_fl.federation.messages import Sites
 from adamss_fl.federation.run import final_weights, refuse_other_task
 from adamss_fl.federation.run import run_federation as run_task
-from adamss_fl.federation.site import Progress, Site, SiteData
+from adamss_fl.federation.site import Progress, Site
+from adamss_fl.federation.site_data import SiteData
 from adamss_fl.federation.task import Task
 from adamss_fl.imaging import Sample, prepare_cohort
 from adamss_fl.plugins import create

@@ -33,7 +33,8 @@ from adamss_fl.evaluation.ensemble import predict_together
 from adamss_fl.evaluation.fold_scores import out_of_fold_table, summarize
 from adamss_fl.evaluation.predictions import Predictions
 from adamss_fl.federation.files import write_atomically, write_json
-from adamss_fl.federation.site import Progress, SiteData
+from adamss_fl.federation.site import Progress
+from adamss_fl.federation.site_data import SiteData
 from adamss_fl.federation.task import fingerprint
 from adamss_fl.imaging import Sample
 from adamss_fl.run_config import RunConfig

@@ -27,7 +27,7 @@ from adamss_fl.config import load_config, task_of
 from adamss_fl.evaluation.compare import POOLED, Arm, task_of_arm
 from adamss_fl.federation.files import write_json
 from adamss_fl.federation.stage_one import stage_one_fingerprint
-from adamss_fl.survival import Difference, pooled_difference
+from adamss_fl.survival import Difference
 
 FULL = "full"
 _CLINICAL = "tabular.clinical=[{name: age_years, kind: continuous}, {name: hpv, kind: binary}]"
@@ -62,7 +62,7 @@ def main() -> None:
             shared.train_all(own, [name for name in names if (origin[name] != name) == goes_on], run_job)
     done = [name for name in names if all(shared.is_done(options, seed, name) for seed in options.seeds)]
     results = {seed: shared.figures_of(options, seed, done) for seed in options.seeds}
-    gaps = {name: differences(options, name) for name in done if name != FULL}
+    gaps = {name: shared.differences(options, name, FULL) for name in done if name != FULL}
     write_json(
         options.out / "results.json",
         {
@@ -109,18 +109,6 @@ def run_job(job: shared.Job) -> str:
     return shared.train_and_predict(options, seed, name, arm, task_of(config), data, stage_one)
 
 
-def differences(options: Any, name: str) -> list[Difference]:
-    """C of an arm minus C of ``full``: in each seed, then the mean over seeds."""
-    bootstrap = shared.configuration(options, options.seeds[0]).evaluation.bootstrap
-    cohorts = []
-    for seed in options.seeds:
-        mine, full = (shared.predictions(options, seed, arm) for arm in (name, FULL))
-        if not np.array_equal(mine.patient, full.patient):
-            raise RuntimeError(f"seed {seed}: {name} and {FULL} were applied to different patients")
-        cohorts.append((full.time_days, full.event, mine.risk, full.risk))
-    return [pooled_difference(part, bootstrap) for part in (*([cohort] for cohort in cohorts), cohorts)]
-
-
 def table(results: Mapping[int, Mapping[str, Any]], gaps: Mapping[str, Sequence[Difference]]) -> str:
     """A Markdown table: means over seeds, the difference to ``full`` by seed, and over all of them with its verdict."""
     seeds = list(results)
@@ -141,7 +129,7 @@ def table(results: Mapping[int, Mapping[str, Any]], gaps: Mapping[str, Sequence[
         cells += [f"{np.mean(values):.3f}" if values else "-" for values in dice]
         cells.append(f"{np.mean([row['cpu_seconds'] for row in rows]):.0f}")
         found = gaps.get(name)
-        cells += ["-"] * (len(seeds) + 2) if found is None else [*map(_shown, found), verdict(found[-1])]
+        cells += ["-"] * (len(seeds) + 2) if found is None else [*map(shared.shown, found), verdict(found[-1])]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -151,10 +139,6 @@ def verdict(gap: Difference) -> str:
     if gap.low <= 0.0 <= gap.high:
         return "noise"
     return f"better than {FULL}" if gap.low > 0.0 else f"worse than {FULL}"
-
-
-def _shown(gap: Difference) -> str:
-    return f"{gap.difference:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
 
 
 if __name__ == "__main__":

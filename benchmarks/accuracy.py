@@ -26,7 +26,7 @@ from adamss_fl.evaluation.compare import Arm, arms_of
 from adamss_fl.federation.files import write_json
 from adamss_fl.federation.plan import RoundPlan
 from adamss_fl.federation.settings import PlanSettings
-from adamss_fl.federation.site import SiteData
+from adamss_fl.federation.site_data import SiteData
 from adamss_fl.federation.task import Task
 from adamss_fl.imaging import Sample
 from adamss_fl.run_config import RunConfig

@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from adamss_fl.assembly import load_all_data
 from adamss_fl.cohort import make_phantom, read_truth
 from adamss_fl.cohort.settings import CohortSettings
@@ -23,9 +25,10 @@ from adamss_fl.evaluation.predictions import Predictions
 from adamss_fl.evaluation.scores import score
 from adamss_fl.federation.files import write_json
 from adamss_fl.federation.run import final_weights
-from adamss_fl.federation.site import SiteData
+from adamss_fl.federation.site_data import SiteData
 from adamss_fl.federation.task import Task
 from adamss_fl.run_config import RunConfig
+from adamss_fl.survival import Difference, pooled_difference
 
 Job = tuple[argparse.Namespace, int, str]
 """Options, seed, name of the arm."""
@@ -135,6 +138,26 @@ def figures_of(options: argparse.Namespace, seed: int, names: Iterable[str]) -> 
         figures |= json.loads((arm_folder(options, seed, name) / "seconds.json").read_text())
         arms[name] = figures
     return {**oracle, "test_patients": len(test), "arms": arms}
+
+
+def differences(options: Any, first: str, second: str) -> list[Difference]:
+    """C of the arm ``first`` minus C of ``second``: in each seed, then the mean over seeds, with 95 % intervals.
+
+    Raises RuntimeError where the two were applied to different patients.
+    """
+    bootstrap = configuration(options, options.seeds[0]).evaluation.bootstrap
+    cohorts = []
+    for seed in options.seeds:
+        one, other = (predictions(options, seed, name) for name in (first, second))
+        if not np.array_equal(one.patient, other.patient):
+            raise RuntimeError(f"seed {seed}: {first} and {second} were applied to different patients")
+        cohorts.append((other.time_days, other.event, one.risk, other.risk))
+    return [pooled_difference(part, bootstrap) for part in (*([cohort] for cohort in cohorts), cohorts)]
+
+
+def shown(gap: Difference) -> str:
+    """A difference with its interval."""
+    return f"{gap.difference:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
 
 
 def _predictions(options: argparse.Namespace, seed: int, name: str) -> Path:

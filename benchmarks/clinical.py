@@ -20,7 +20,7 @@ from adamss_fl.assembly import load_all_data
 from adamss_fl.config import task_of
 from adamss_fl.evaluation.compare import POOLED, Arm
 from adamss_fl.federation.files import write_json
-from adamss_fl.survival import Difference, pooled_difference
+from adamss_fl.survival import Difference
 
 BOTH, IMAGES = "pooled", "pooled, images alone"
 
@@ -32,7 +32,7 @@ def main() -> None:
     for name in (BOTH, IMAGES):
         shared.train_all(options, [name], run_job)
     results = {seed: shared.figures_of(options, seed, (BOTH, IMAGES)) for seed in options.seeds}
-    gaps = differences(options)
+    gaps = shared.differences(options, BOTH, IMAGES)
     write_json(
         options.out / "clinical.json",
         {"seeds": {str(seed): found for seed, found in results.items()}, "differences": [vars(gap) for gap in gaps]},
@@ -52,31 +52,15 @@ def run_job(job: shared.Job) -> str:
     return shared.train_and_predict(options, seed, name, arm, task_of(config), data, stage_one)
 
 
-def differences(options: Any) -> list[Difference]:
-    """C with the columns minus C without: in each seed, then the mean over seeds."""
-    bootstrap = shared.configuration(options, options.seeds[0]).evaluation.bootstrap
-    cohorts = []
-    for seed in options.seeds:
-        both, images = (shared.predictions(options, seed, name) for name in (BOTH, IMAGES))
-        if not np.array_equal(both.patient, images.patient):
-            raise RuntimeError(f"seed {seed}: the two arms were applied to different patients")
-        cohorts.append((both.time_days, both.event, both.risk, images.risk))
-    return [pooled_difference(part, bootstrap) for part in (*([cohort] for cohort in cohorts), cohorts)]
-
-
 def table(results: dict[int, dict[str, Any]], gaps: Sequence[Difference]) -> str:
     """A Markdown table: a line a seed, then the means."""
     lines = ["| seed | oracle C | C, images and columns | C, images alone | difference |", "|---|---|---|---|---|"]
     for (seed, found), gap in zip(results.items(), gaps, strict=False):
         values = [found["oracle_c_index"], *(found["arms"][name]["c_index"] for name in (BOTH, IMAGES))]
-        lines.append(f"| {seed} | " + " | ".join(f"{value:.4f}" for value in values) + f" | {_shown(gap)} |")
+        lines.append(f"| {seed} | " + " | ".join(f"{value:.4f}" for value in values) + f" | {shared.shown(gap)} |")
     means = [float(np.mean([found["arms"][name]["c_index"] for found in results.values()])) for name in (BOTH, IMAGES)]
-    lines.append(f"| mean | | {means[0]:.4f} | {means[1]:.4f} | {_shown(gaps[-1])} |")
+    lines.append(f"| mean | | {means[0]:.4f} | {means[1]:.4f} | {shared.shown(gaps[-1])} |")
     return "\n".join(lines)
-
-
-def _shown(gap: Difference) -> str:
-    return f"{gap.difference:+.4f} ({gap.low:+.4f} to {gap.high:+.4f})"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import numpy as np
 
 from adamss_fl.federation.plan import RoundPlan
 from adamss_fl.federation.settings import FederationSettings, PlanSettings
-from adamss_fl.federation.site import SiteData
+from adamss_fl.federation.site_data import SiteData
 from adamss_fl.federation.task import Task
 from adamss_fl.imaging import Sample
 from adamss_fl.model.settings import ModelSettings

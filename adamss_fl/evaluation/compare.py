@@ -22,7 +22,8 @@ from adamss_fl.federation.files import write_json
 from adamss_fl.federation.local_sites import LocalSites
 from adamss_fl.federation.run import final_weights, run_federation
 from adamss_fl.federation.settings import FederationSettings, StageName
-from adamss_fl.federation.site import Progress, Site, SiteData
+from adamss_fl.federation.site import Progress, Site
+from adamss_fl.federation.site_data import SiteData
 from adamss_fl.federation.task import Task
 from adamss_fl.imaging import Sample
 from adamss_fl.survival import NoComparablePairs, concordance_counts, paired_difference

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from adamss_fl.errors import InputError
 from adamss_fl.federation.files import write_atomically
 from adamss_fl.federation.inputs import input_sums
 from adamss_fl.federation.messages import Instruction, Reply, SiteFailure, Weights
+from adamss_fl.federation.site_data import SiteCounts, SiteData, event_counts
 from adamss_fl.federation.site_features import SiteFeatures
 from adamss_fl.federation.site_state import SiteState
 from adamss_fl.federation.task import Task
@@ -46,15 +47,6 @@ from adamss_fl.training.tensors import device_of
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, done, total)."""
-
-
-@dataclass(frozen=True)
-class SiteData:
-    """A site's prepared patients, by split."""
-
-    train: tuple[Sample, ...]
-    validation: tuple[Sample, ...] = ()
-    test: tuple[Sample, ...] = ()
 
 
 class Site:
@@ -269,31 +261,6 @@ class Site:
         for sample, value in zip(samples, days, strict=True):
             writer.writerow([sample.patient_id, repr(float(value)), repr(float(sample.time_days)), sample.event])
         write_atomically(self.state_dir / "risks.csv", table.getvalue().encode())
-
-
-@dataclass(frozen=True)
-class SiteCounts:
-    """Patients and events per split."""
-
-    patients: dict[str, int]
-    events: dict[str, int]
-
-    @classmethod
-    def of(cls, data: SiteData) -> SiteCounts:
-        """Count ``data``."""
-        splits = {"train": data.train, "validation": data.validation, "test": data.test}
-        return cls(
-            {name: len(samples) for name, samples in splits.items()},
-            {name: sum(sample.event for sample in samples) for name, samples in splits.items()},
-        )
-
-
-def event_counts(samples: Sequence[Sample], edges_days: Sequence[float]) -> dict[str, Any]:
-    """``counts``: events of ``samples`` per cell [edge_i, edge_i+1), later ones in the last; and ``patients``."""
-    edges = np.asarray(edges_days, dtype=np.float64)
-    times = np.array([sample.time_days for sample in samples if sample.event], dtype=np.float64)
-    cells = np.clip(np.searchsorted(edges, times, side="right") - 1, 0, len(edges) - 2)
-    return {"counts": np.bincount(cells, minlength=len(edges) - 1).tolist(), "patients": len(samples)}
 
 
 def _losses(seen: Inference) -> dict[str, float]:

@@ -30,7 +30,7 @@ from adamss_fl.federation.events import read_events
 from adamss_fl.federation.plan import RoundPlan
 from adamss_fl.federation.run import final_weights, initial_weights
 from adamss_fl.federation.settings import BlockSettings, FederationSettings, PluginSettings
-from adamss_fl.federation.site import SiteData
+from adamss_fl.federation.site_data import SiteData
 from adamss_fl.federation.task import Task
 from adamss_fl.model import GROUPS, AdaMSS, parameter_groups
 from adamss_fl.survival import bootstrap_interval, paired_difference

@@ -19,7 +19,8 @@ from adamss_fl.federation.features import follow_up_counts
 from adamss_fl.federation.local_sites import LocalSites
 from adamss_fl.federation.messages import Collected, Instruction
 from adamss_fl.federation.run import final_weights, run_federation
-from adamss_fl.federation.site import Site, SiteData
+from adamss_fl.federation.site import Site
+from adamss_fl.federation.site_data import SiteData
 from adamss_fl.federation.task import Task
 from adamss_fl.imaging import Sample
 from adamss_fl.imaging.settings import ImagingSettings

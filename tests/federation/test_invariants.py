@@ -17,7 +17,8 @@ from adamss_fl.federation.local_sites import LocalSites
 from adamss_fl.federation.messages import Collected, Instruction, Reply, Weights
 from adamss_fl.federation.run import final_weights, initial_weights, run_federation
 from adamss_fl.federation.settings import FederationSettings, PluginSettings
-from adamss_fl.federation.site import Site, SiteData
+from adamss_fl.federation.site import Site
+from adamss_fl.federation.site_data import SiteData
 from adamss_fl.federation.task import Task
 from adamss_fl.model import AdaMSS, parameter_groups
 

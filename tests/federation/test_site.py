@@ -15,7 +15,8 @@ from adamss_fl.federation.inputs import input_sums
 from adamss_fl.federation.messages import Instruction, Reply, SiteFailure, Weights
 from adamss_fl.federation.run import initial_weights
 from adamss_fl.federation.settings import FederationSettings, PluginSettings
-from adamss_fl.federation.site import Site, SiteData
+from adamss_fl.federation.site import Site
+from adamss_fl.federation.site_data import SiteData
 from adamss_fl.federation.site_state import SiteState
 from adamss_fl.federation.task import Task
 from adamss_fl.model import architecture_hash

@@ -15,7 +15,8 @@ from adamss_fl.federation.local_sites import LocalSites
 from adamss_fl.federation.plan import RoundPlan
 from adamss_fl.federation.run import final_weights, run_federation
 from adamss_fl.federation.settings import BlockSettings, FederationSettings, PluginSettings
-from adamss_fl.federation.site import Site, SiteData
+from adamss_fl.federation.site import Site
+from adamss_fl.federation.site_data import SiteData
 from adamss_fl.federation.stage_one import stage_one_fingerprint
 from adamss_fl.federation.task import Task
 

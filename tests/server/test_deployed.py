@@ -54,21 +54,27 @@ def test_an_unknown_run_leaves_no_folder(submissions: Submissions, tmp_path: Pat
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["first"]
 
 
+def run_that_fails(failure: OSError, submissions: Submissions, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Carry the submission ``first`` into a run that raises ``failure``."""
+    task = f"name: x\nsites: [{{name: a, path: {state}}}]\n"
+    (submissions.folder("first") / "task.yaml").write_text(task)
+    (state / "registered.json").write_text("{}")
+    submissions.started("first", 7)
+
+    def fail(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr("adamss_fl.assembly.run_federation", fail)
+    monkeypatch.setattr("server.app.GridSites", lambda *_, **__: None)
+    _run_deployed(None, SimpleNamespace(run_id=7), {"run": "first", "task": task}, state)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_pauses_the_run_and_says_so(
     code: int, submissions: Submissions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = f"name: x\nsites: [{{name: a, path: {tmp_path}}}]\n"
-    (submissions.folder("first") / "task.yaml").write_text(task)
-    (tmp_path / "registered.json").write_text("{}")
-    submissions.started("first", 7)
-
-    def full(*_: object) -> None:
-        raise OSError(code, os.strerror(code), "checkpoints/.round-0003.1.part/model.safetensors")
-
-    monkeypatch.setattr("adamss_fl.assembly.run_federation", full)
-    monkeypatch.setattr("server.app.GridSites", lambda *_, **__: None)
-    _run_deployed(None, SimpleNamespace(run_id=7), {"run": "first", "task": task}, tmp_path)  # type: ignore[arg-type]
+    full = OSError(code, os.strerror(code), "checkpoints/.round-0003.1.part/model.safetensors")
+    run_that_fails(full, submissions, tmp_path, monkeypatch)
     outcome = submissions.outcome("first")
     assert outcome is not None
     assert outcome.state == "paused"
@@ -79,16 +85,6 @@ def test_a_full_disk_pauses_the_run_and_says_so(
 def test_any_other_failure_of_the_system_is_a_defect_and_is_not_hidden(
     submissions: Submissions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = f"name: x\nsites: [{{name: a, path: {tmp_path}}}]\n"
-    (submissions.folder("first") / "task.yaml").write_text(task)
-    (tmp_path / "registered.json").write_text("{}")
-    submissions.started("first", 7)
-
-    def broken(*_: object) -> None:
-        raise PermissionError(errno.EACCES, "no")
-
-    monkeypatch.setattr("adamss_fl.assembly.run_federation", broken)
-    monkeypatch.setattr("server.app.GridSites", lambda *_, **__: None)
     with pytest.raises(PermissionError):
-        _run_deployed(None, SimpleNamespace(run_id=7), {"run": "first", "task": task}, tmp_path)  # type: ignore[arg-type]
+        run_that_fails(PermissionError(errno.EACCES, "no"), submissions, tmp_path, monkeypatch)
     assert submissions.outcome("first") is None

@@ -24,7 +24,8 @@ from adamss_fl.federation.guard.policy import (
 )
 from adamss_fl.federation.guard.site_folder import SiteFolder
 from adamss_fl.federation.messages import Instruction, PolicyRefusal, Reply, SiteFailure, failure_code
-from adamss_fl.federation.site import Site, SiteData
+from adamss_fl.federation.site import Site
+from adamss_fl.federation.site_data import SiteData
 from adamss_fl.federation.task import Task
 from adamss_fl.model import group_of, tensor_groups
 from adamss_fl.training.tensors import device_of
