@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adamss_fl.errors import InputError
-from adamss_fl.model.layout import keep_layout
 from adamss_fl.model.narrow_norm import is_narrow, narrow_batch_norm_relu
 from adamss_fl.model.precision import at_least_fp32, needs_fp32_convolution, without_autocast
+from adamss_fl.model.resampling import average_pool2, nearest_up2, times_map
 from adamss_fl.model.settings import ModelSettings
-from adamss_fl.model.upsampled import conv_with_upsampled, nearest_up2, pays_off
+from adamss_fl.model.upsampled import conv_with_upsampled, pays_off
 
 
 class Conv3d(nn.Conv3d):
@@ -123,9 +123,8 @@ class AttentionGate(nn.Module):
         """``x`` (B,Cx,D,H,W), ``g`` (B,Cg,D/2,H/2,W/2) -> ``x`` times the map, (B,Cx,D,H,W)."""
         deeper = self.norm_g(self.conv_g(g))
         own = self.norm_x(self.conv_x(x))
-        with without_autocast(x):
-            own = functional.avg_pool3d(at_least_fp32(keep_layout(own)), 2)
-        return x * map_of_logits(self.norm_map(self.conv_map(functional.relu(deeper + own)))).to(x.dtype)
+        logits = self.norm_map(self.conv_map(functional.relu(deeper + average_pool2(own))))
+        return times_map(x, map_of_logits(logits).to(x.dtype))
 
 
 def map_of_logits(logits: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from adamss_fl.model.blocks import ConvBlock, ResBlock
 from adamss_fl.model.checkpointing import Run, keep_all
+from adamss_fl.model.layout import keep_layout
 from adamss_fl.model.precision import without_autocast
 from adamss_fl.model.settings import ModelSettings
 
@@ -27,6 +28,14 @@ def pool(x: Tensor) -> Tensor:
     """Max-pool 2 between levels: (B,C,D,H,W) -> (B,C,D/2,H/2,W/2)."""
     with without_autocast(x):
         return functional.max_pool3d(x, 2)
+
+
+def join(*maps: Tensor) -> Tensor:
+    """The channels of ``maps`` (B,C,D,H,W) one after another; each gradient comes back whole, not as a part of theirs.
+
+    A part is strided, and adding it to another gradient would take several times as long as the copy.
+    """
+    return torch.cat([keep_layout(x) for x in maps], 1)
 
 
 class TwoWayContrast(nn.Module):
@@ -71,12 +80,12 @@ class FusionGate(nn.Module):
         """
         if self.fixed == 1.0:
             return fuse, _constant(1.0, fuse)
-        late = self.late(torch.cat((pet, ct), 1))
+        late = self.late(join(pet, ct))
         if self.fixed == 0.0:
             return late, _constant(0.0, late)
         if self.fixed is not None:
             return torch.lerp(late, fuse.to(late.dtype), self.fixed), _constant(self.fixed, late)
-        weight = torch.sigmoid(self.contrast(torch.cat((fuse, late), 1))).to(late.dtype)
+        weight = torch.sigmoid(self.contrast(join(fuse, late))).to(late.dtype)
         return torch.lerp(late, fuse.to(late.dtype), weight), weight.detach().mean(dtype=torch.float32)
 
 

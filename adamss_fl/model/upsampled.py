@@ -14,20 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adamss_fl.model.layout import channels_last, is_channels_last, keep_layout
+from adamss_fl.model.layout import channels_last, is_channels_last
 from adamss_fl.model.precision import without_autocast
+from adamss_fl.model.resampling import nearest_up2
 
 SMALLEST_SIDE = 8
 """Below it the maps cost little and making the kernels costs more."""
 
 _TAPS = (((1.0, 0.0, 0.0), (0.0, 1.0, 1.0)), ((1.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
 """[position in the cell][tap of the small kernel][tap of the 3-kernel]: which weights are summed along one axis."""
-
-
-def nearest_up2(x: Tensor) -> Tensor:
-    """Nearest-neighbour upsampling by 2: (B,C,D,H,W) -> (B,C,2D,2H,2W)."""
-    with without_autocast(x):
-        return functional.interpolate(keep_layout(x), scale_factor=2, mode="nearest")
 
 
 def pays_off(s: Tensor, g: Tensor) -> bool:

@@ -1,6 +1,7 @@
 """Every faster way to a result gives the result of the plain operators, and its gradients."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -8,9 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adamss_fl.model import AdaMSS, ModelSettings, autocast, prepare
+from adamss_fl.model.encoder import join
 from adamss_fl.model.layout import channels_last, is_channels_last, keep_freed_memory, keep_layout
 from adamss_fl.model.narrow_norm import is_narrow, narrow_batch_norm_relu
+from adamss_fl.model.resampling import average_pool2, nearest_up2, times_map
 from adamss_fl.model.upsampled import cell_kernels, conv_with_upsampled, pays_off
+
+Resample = Callable[[Tensor], Tensor]
 
 
 def gradients(y: Tensor, inputs: list[Tensor], seen: Tensor) -> tuple[Tensor, ...]:
@@ -32,6 +37,64 @@ def test_convolution_on_the_small_map_equals_the_one_on_the_upsampled(kernel: in
     seen = torch.randn_like(plain)
     for mine, theirs in zip(gradients(fast, inputs, seen), gradients(plain, inputs, seen), strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+def plain_average(x: Tensor) -> Tensor:
+    return functional.avg_pool3d(x, 2)
+
+
+def plain_nearest(x: Tensor) -> Tensor:
+    return functional.interpolate(x, scale_factor=2, mode="nearest")
+
+
+@pytest.mark.parametrize(("fast", "plain"), [(average_pool2, plain_average), (nearest_up2, plain_nearest)])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("last", [False, True])
+def test_resampling_equals_the_plain_operator(fast: Resample, plain: Resample, channels: int, last: bool) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, channels, 6, 4, 8).double()
+    x = (channels_last(x) if last else x).requires_grad_()
+    mine, theirs = fast(x), plain(x)
+    torch.testing.assert_close(mine, theirs)
+    assert is_channels_last(mine) or not last
+    seen = torch.randn_like(theirs)
+    torch.testing.assert_close(gradients(mine, [x], seen), gradients(theirs, [x], seen))
+
+
+def test_sums_over_cells_are_formed_in_fp32() -> None:
+    cells = torch.full((1, 2, 2, 2, 2), 1.0 / 256)
+    cells[:, :, 0, 0, 0] = 1
+    x = channels_last(cells).bfloat16()  # 1 + 1/256 is 1 in bfloat16
+    pooled = average_pool2(x)
+    assert pooled.dtype == torch.float32
+    torch.testing.assert_close(pooled, torch.full((1, 2, 1, 1, 1), (1 + 7 / 256) / 8), rtol=0, atol=0)
+    small = channels_last(torch.zeros(1, 2, 1, 1, 1)).bfloat16().requires_grad_()
+    (gradient,) = gradients(nearest_up2(small), [small], x)
+    assert gradient.dtype == torch.bfloat16
+    torch.testing.assert_close(gradient, torch.full_like(gradient, 1 + 7 / 256), rtol=0, atol=1 / 256)
+    assert bool((gradient > 1).all())
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_one_map_weighs_every_channel(last: bool) -> None:
+    torch.manual_seed(0)
+    x, weights = torch.randn(2, 3, 4, 2, 6).double(), torch.rand(2, 1, 4, 2, 6).double().requires_grad_()
+    x = (channels_last(x) if last else x).requires_grad_()
+    torch.testing.assert_close(times_map(x, weights), x * weights, rtol=0, atol=0)
+    seen = torch.randn_like(x)
+    mine, theirs = gradients(times_map(x, weights), [x, weights], seen), gradients(x * weights, [x, weights], seen)
+    torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_joined_maps_get_their_gradients_whole(last: bool) -> None:
+    torch.manual_seed(0)
+    maps = [torch.randn(1, channels, 2, 4, 2).double() for channels in (2, 3)]
+    maps = [(channels_last(x) if last else x).requires_grad_() for x in maps]
+    joined = join(*maps)
+    torch.testing.assert_close(joined, torch.cat(maps, 1), rtol=0, atol=0)
+    for x, gradient in zip(maps, gradients(joined, maps, torch.randn_like(joined)), strict=True):
+        assert is_channels_last(gradient) if last else gradient.is_contiguous()
 
 
 def test_cell_kernels_keep_the_sum_of_the_weights() -> None:
