@@ -10,7 +10,14 @@ from adamss_fl.survival.bootstrap import (
     pooled_interval,
 )
 from adamss_fl.survival.calibration import CalibrationGroup, calibration, survival_at
-from adamss_fl.survival.concordance import Concordance, NoComparablePairs, concordance, concordance_counts
+from adamss_fl.survival.concordance import (
+    Concordance,
+    NoComparablePairs,
+    PairsOfEvents,
+    concordance,
+    concordance_counts,
+    pairs_of_events,
+)
 from adamss_fl.survival.curves import KaplanMeier, LogRank, kaplan_meier, logrank, risk_groups
 from adamss_fl.survival.grid import TimeGrid
 from adamss_fl.survival.likelihood import discrete_likelihood
@@ -25,6 +32,7 @@ __all__ = [
     "KaplanMeier",
     "LogRank",
     "NoComparablePairs",
+    "PairsOfEvents",
     "TimeGrid",
     "UnivariateCox",
     "average_curves",
@@ -39,6 +47,7 @@ __all__ = [
     "kaplan_meier",
     "logrank",
     "paired_difference",
+    "pairs_of_events",
     "pooled_difference",
     "pooled_interval",
     "read_at_edges",

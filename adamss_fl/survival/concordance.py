@@ -74,18 +74,41 @@ def concordance_counts(
 ) -> Concordance:
     """As ``concordance``, but all counts are 0 where no pair is comparable, so that a small site's can be added up."""
     times, events = check_endpoints(time_days, event)
+    pairs = pairs_of_events(times, events, risk)
+    concordant, discordant = int(pairs.concordant.sum()), int(pairs.discordant.sum())
+    tied_risk = int(pairs.comparable.sum()) - concordant - discordant
+    return Concordance(concordant, discordant, tied_risk, _event_and_censored_together(times, events))
+
+
+@dataclass(frozen=True)
+class PairsOfEvents:
+    """For each patient (N,) the comparable pairs in which that patient has the first event; 0 for the censored.
+
+    comparable = concordant + discordant + those of equal risk.
+    """
+
+    comparable: NDArray[np.int64]
+    concordant: NDArray[np.int64]
+    discordant: NDArray[np.int64]
+
+
+def pairs_of_events(
+    time_days: ArrayLike | Tensor, event: ArrayLike | Tensor, risk: ArrayLike | Tensor
+) -> PairsOfEvents:
+    """Comparable pairs by the patient whose event came first, in O(N log N); arguments as for ``concordance``."""
+    times, events = check_endpoints(time_days, event)
     risks = check_risk(risk, times.size)
     if times.size == 0:
-        return Concordance()
+        nobody = np.zeros(0, dtype=np.int64)
+        return PairsOfEvents(nobody, nobody, nobody)
     # At equal times events come before the censored; equal keys are never comparable.
     key = np.unique(np.stack([times, ~events], axis=1), axis=0, return_inverse=True)[1].reshape(-1)
     rank = np.unique(risks, return_inverse=True)[1].reshape(-1)
     later = times.size - np.searchsorted(np.sort(key), key, side="right")
-    comparable = int(later[events].sum())
-    concordant = _later_and_lower(key, rank, events)
-    discordant = _later_and_lower(key, rank.max() - rank, events)
-    return Concordance(
-        concordant, discordant, comparable - concordant - discordant, _event_and_censored_together(times, events)
+    return PairsOfEvents(
+        comparable=np.where(events, later, 0),
+        concordant=_later_and_lower(key, rank, events),
+        discordant=_later_and_lower(key, rank.max() - rank, events),
     )
 
 
@@ -99,15 +122,15 @@ def check_risk(risk: ArrayLike | Tensor, patients: int) -> NDArray[np.float64]:
     return risks
 
 
-def _later_and_lower(key: NDArray[np.intp], rank: NDArray[np.intp], events: NDArray[np.bool_]) -> int:
-    """Pairs (i, j) with an event in i, key_j > key_i and rank_j < rank_i, by a merge sort without the merging.
+def _later_and_lower(key: NDArray[np.intp], rank: NDArray[np.intp], events: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """For each event i the j with key_j > key_i and rank_j < rank_i, by a merge sort without the merging; else 0.
 
     Inside equal keys ranks ascend, so that no later position there has a lower rank and the strict order comes free.
     """
     order = np.lexsort((rank, key))
     ranks, queries, n = rank[order].astype(np.int64), events[order], order.size
     position = np.arange(n)
-    pairs = 0
+    found = np.zeros(n, dtype=np.int64)
     for level in range(int(n - 1).bit_length()):
         right = (position >> level) & 1 == 1
         first_of_block = (position >> (level + 1)) * n
@@ -115,7 +138,9 @@ def _later_and_lower(key: NDArray[np.intp], rank: NDArray[np.intp], events: NDAr
         candidates = np.sort(keys[right])
         asked = ~right & queries
         lower = np.searchsorted(candidates, keys[asked], side="left")
-        pairs += int((lower - np.searchsorted(candidates, first_of_block[asked], side="left")).sum())
+        found[asked] += lower - np.searchsorted(candidates, first_of_block[asked], side="left")
+    pairs = np.zeros(n, dtype=np.int64)
+    pairs[order] = found
     return pairs
 
 

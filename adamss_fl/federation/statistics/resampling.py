@@ -1,0 +1,142 @@
+"""Intervals of a federated C-index: a Poisson bootstrap whose tables add up over sites.
+
+In resample b every patient counts W times, W ~ Poisson(1) (Hanley and MacGibbon, Computer Methods and Programs in
+Biomedicine 83:57, 2006), which needs no knowledge of the other sites, so that resample b of the consortium is the sum
+of the sites' resamples b. Two models are resampled alike, and their difference is paired.
+
+What the tables tell: each is a random multiple of the site's own table. Who knew the weights could tell which patients
+share a cell, so they are drawn from a seed that hashes the site's own patients and never leaves it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from adamss_fl import plain
+from adamss_fl.errors import InputError
+from adamss_fl.federation.statistics.concordance import cells_of
+from adamss_fl.federation.statistics.pair_tables import Array, pair_tallies
+from adamss_fl.survival.bootstrap import Interval
+from adamss_fl.survival.concordance import NoComparablePairs, check_risk
+from adamss_fl.survival.endpoints import check_endpoints
+
+_FIELDS = ("tables", "copies")
+_LEVELS = (2.5, 97.5)
+
+
+@dataclass(frozen=True, eq=False)
+class ResampledSums:
+    """Tables of B resamples; ``+`` adds sites.
+
+    tables : (B, T, 2, R) drawn patients, see ``ConcordanceSums.table``. copies : (B,) pairs of a patient with an event
+    and a copy of itself, which are no pairs.
+    """
+
+    tables: NDArray[np.int64]
+    copies: NDArray[np.int64]
+
+    def __add__(self, other: ResampledSums) -> ResampledSums:
+        if self.tables.shape != other.tables.shape:
+            raise InputError(
+                f"resampled tables: {self.tables.shape} and {other.tables.shape} cannot be added; ask every site for "
+                "the same edges and number of resamples"
+            )
+        return ResampledSums(self.tables + other.tables, self.copies + other.copies)
+
+    def plain(self) -> dict[str, Any]:
+        """JSON-able lists."""
+        return {"tables": self.tables.tolist(), "copies": self.copies.tolist()}
+
+    @classmethod
+    def from_plain(cls, given: Any, samples: int, bins: tuple[int, int], table: ArrayLike) -> ResampledSums:
+        """The inverse of ``plain`` for one site; ``table`` (T, 2, R) is that site's own.
+
+        Raises InputError for other keys or shapes, or patients drawn into a cell that holds none.
+        """
+        found = plain.record(given, _FIELDS, "resampled tables")
+        time_bins, risk_bins = bins
+        tables = plain.counts(found["tables"], (samples, time_bins, 2, risk_bins), "resampled tables")
+        copies = plain.counts(found["copies"], (samples,), "resampled tables: copies")
+        if (tables[:, np.asarray(table) == 0] != 0).any():
+            raise InputError("resampled tables: patients were drawn into a cell that holds none")
+        return cls(tables, copies)
+
+    @property
+    def c_indices(self) -> Array:
+        """(B,) the table's C-index of each resample, NaN where it has no comparable pair."""
+        return _table_index(self.tables, self.copies)
+
+
+def resampled_sums(
+    time_days: ArrayLike,
+    event: ArrayLike,
+    risk: ArrayLike,
+    time_edges: Sequence[float],
+    risk_edges: Sequence[float],
+    samples: int,
+    seed: int,
+) -> ResampledSums:
+    """A site's resampled tables; arguments as for ``concordance_sums``, ``seed`` from :func:`private_seed`.
+
+    Raises InputError for malformed arrays or edges, or no resamples.
+    """
+    if samples < 1:
+        raise InputError(f"resampled tables: {samples} resamples asked for; ask for at least 1")
+    times, events = check_endpoints(time_days, event)
+    cells, shape = cells_of(times, events, check_risk(risk, times.size), time_edges, risk_edges)
+    weights = np.random.default_rng(seed).poisson(1.0, (samples, times.size))
+    size = int(np.prod(shape))
+    flat = (np.arange(samples)[:, None] * size + cells).ravel()
+    tables = np.bincount(flat, weights.ravel(), minlength=samples * size)
+    copies = (weights * (weights - 1) // 2)[:, events].sum(axis=1)
+    return ResampledSums(tables.reshape(samples, *shape).astype(np.int64), copies.astype(np.int64))
+
+
+def private_seed(seed: int, patients: Sequence[str], time_days: ArrayLike) -> int:
+    """A seed that a site can make again and nobody else: from the run's ``seed`` and a hash of its own patients."""
+    days = np.asarray(time_days, dtype=np.float64)
+    private = "\x1f".join(f"{patient}\x1e{day!r}" for patient, day in zip(patients, days.tolist(), strict=True))
+    return int.from_bytes(hashlib.sha256(f"{seed}\x1d{private}".encode()).digest()[:16], "big")
+
+
+def resampled_interval(c_index: float, table: ArrayLike, sums: ResampledSums) -> Interval:
+    """95 % percentile interval of ``c_index``, the best estimate, by resampled tables that may be coarser than it used.
+
+    table : (T, 2, R) the sum of the sites' own tables on the edges of ``sums``; by how much the C-index that it gives
+    differs from ``c_index`` is added to every resample. Raises NoComparablePairs where no resample has a pair.
+    """
+    values = sums.c_indices - float(_table_index(np.asarray(table), np.zeros(())))
+    return _interval(c_index, values)
+
+
+def resampled_difference(
+    difference: float, tables: tuple[ArrayLike, ArrayLike], sums: tuple[ResampledSums, ResampledSums]
+) -> Interval:
+    """95 % percentile interval of the ``difference`` of two models' C-indices, both resampled with the same weights.
+
+    tables : the two models' own tables on the edges of the resampled ones. Raises NoComparablePairs as
+    :func:`resampled_interval`.
+    """
+    own = [float(_table_index(np.asarray(table), np.zeros(()))) for table in tables]
+    return _interval(difference, sums[0].c_indices - sums[1].c_indices - (own[0] - own[1]))
+
+
+def _table_index(tables: NDArray[np.int64], copies: NDArray[Any]) -> Array:
+    right, comparable = pair_tallies(tables.astype(np.float64), same_patient=copies).estimate()
+    return np.asarray(np.where(comparable > 0, right / np.where(comparable > 0, comparable, 1), np.nan))
+
+
+def _interval(centre: float, deviations: Array) -> Interval:
+    kept = deviations[np.isfinite(deviations)]
+    if kept.size == 0:
+        raise NoComparablePairs("bootstrap: no resample has a comparable pair; wait for more events")
+    low, high = np.percentile(kept, _LEVELS)
+    return Interval(
+        centre + float(low), centre + float(high), samples=int(kept.size), excluded=int(deviations.size - kept.size)
+    )
