@@ -62,7 +62,7 @@ def bootstrap_interval(
     and counted. Raises NoComparablePairs where the patients themselves have no comparable pair.
     """
     concordance(time_days, event, risk)
-    values = _resampled(time_days, event, [risk], samples, seed, strata)[0]
+    values = resampled_c_indices(time_days, event, [risk], samples, seed, strata)[0]
     return Interval(*_percentiles(values), samples=values.size, excluded=samples - values.size)
 
 
@@ -108,7 +108,7 @@ def paired_difference(
     """
     models_a, models_b = _models(risk_a), _models(risk_b)
     point = [concordance(time_days, event, risk).c_index for risk in (*models_a, *models_b)]
-    values = _resampled(time_days, event, [*models_a, *models_b], samples, seed, strata)
+    values = resampled_c_indices(time_days, event, [*models_a, *models_b], samples, seed, strata)
     split = len(models_a)
     differences = values[:split].mean(axis=0) - values[split:].mean(axis=0)
     low, high = _percentiles(differences)
@@ -135,7 +135,7 @@ def pooled_difference(cohorts: Sequence[Cohort], samples: int = 1000, seed: int 
     for number, (time_days, event, risk_a, risk_b) in enumerate(cohorts):
         first, second = (concordance(time_days, event, risk).c_index for risk in (risk_a, risk_b))
         points.append(first - second)
-        values = _resampled(time_days, event, [risk_a, risk_b], samples, seed + number, None)
+        values = resampled_c_indices(time_days, event, [risk_a, risk_b], samples, seed + number, None)
         columns.append(values[0] - values[1])
     kept = min(column.size for column in columns)
     means = np.mean([column[:kept] for column in columns], axis=0)
@@ -148,22 +148,24 @@ def _models(risk: ArrayLike | Tensor) -> list[NDArray[np.float64]]:
     return list(risks) if risks.ndim == 2 else [risks]
 
 
-def _resampled(
+def resampled_c_indices(
     time_days: ArrayLike | Tensor,
     event: ArrayLike | Tensor,
-    risks: list[ArrayLike | Tensor],
-    samples: int,
-    seed: int,
-    strata: ArrayLike | None,
+    risks: Sequence[ArrayLike | Tensor],
+    samples: int = 1000,
+    seed: int = 0,
+    strata: ArrayLike | None = None,
 ) -> NDArray[np.float64]:
-    """C-indices (models, kept resamples)."""
+    """C-indices (M, S) of M models on the same resamples: those that the intervals of this module rest on.
+
+    risks : (N,) of each model; the rest as in ``bootstrap_interval``. S is ``samples`` less the resamples without a
+    comparable pair. Raises NoComparablePairs where no resample has one.
+    """
     if samples < 1:
         raise InputError(f"bootstrap: {samples} resamples asked for; ask for at least 1")
     times, events = check_endpoints(time_days, event)
     checked = [check_risk(risk, times.size) for risk in risks]
-    weights = _draw(times.size, samples, seed, strata)
-    sums = _pair_sums if times.size <= _LARGEST_PAIR_MATRIX else _counted_sums
-    right, pairs = sums(times, events, checked, weights)
+    right, pairs = resampled_pairs(times, events, checked, _draw(times.size, samples, seed, strata))
     values = right[:, pairs > 0] / pairs[pairs > 0]
     if values.shape[1] == 0:
         raise NoComparablePairs("bootstrap: no resample has a comparable pair; evaluate on more patients with events")
@@ -183,6 +185,20 @@ def _draw(patients: int, samples: int, seed: int, strata: ArrayLike | None) -> N
             members.size, np.full(members.size, 1.0 / members.size), size=samples
         )
     return weights
+
+
+def resampled_pairs(
+    times: NDArray[np.float64],
+    events: NDArray[np.bool_],
+    risks: list[NDArray[np.float64]],
+    weights: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Pairs of S resamples in which patients count ``weights`` (S, N) times: right by M risks (M, S), comparable (S,).
+
+    A pair of equal risk is half a right one; a patient and its copy are no pair.
+    """
+    sums = _pair_sums if times.size <= _LARGEST_PAIR_MATRIX else _counted_sums
+    return sums(times, events, risks, weights)
 
 
 def _pair_sums(

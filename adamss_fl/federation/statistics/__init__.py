@@ -1,1 +1,1 @@
-"""Survival statistics over sites that share sums alone: each is a site's sums, a merge with ``+``, and a public result."""
+"""Survival statistics over sites that share sums alone: each with a site's sums, their merge, and a public result."""

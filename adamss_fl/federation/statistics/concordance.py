@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from adamss_fl import plain
 from adamss_fl.errors import InputError
-from adamss_fl.federation.statistics.pair_tables import Array, PairTallies, SameBin, pair_tallies
+from adamss_fl.federation.statistics.pair_tables import Array, PairTallies, SameBin, expected_pairs, pair_tallies
 from adamss_fl.survival.concordance import NoComparablePairs, check_risk, pairs_of_events
 from adamss_fl.survival.endpoints import check_endpoints
 
@@ -205,7 +205,12 @@ def all_pairs(sums: ConcordanceSums, same_bin: SameBin = "unknown") -> AllPairs:
     Raises NoComparablePairs where no pair may be comparable.
     """
     across = pair_tallies(sums.table.astype(np.float64), sums.first) - sums.within
-    right, comparable = _with_own(across.estimate(same_bin), sums)
+    if same_bin == "equal":
+        right, comparable = _with_own(across.estimate(same_bin), sums)
+    else:
+        own = np.asarray(sums.right_within), np.asarray(sums.comparable_within)
+        mean_weight = float(sums.first.sum()) / max(int(sums.table[:, 1].sum()), 1)
+        right, comparable = _with_own(expected_pairs(across, sums.within, own, mean_weight), sums)
     if comparable <= 0:
         raise NoComparablePairs("concordance: no comparable pair at or across the sites; wait for more events")
     is_open = same_bin == "unknown"

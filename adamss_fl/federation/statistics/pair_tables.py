@@ -8,12 +8,15 @@ bin have an unknown order in it.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+PRIOR_PAIRS = 1000.0
+"""Open pairs inside sites that must be counted before they say more of those across than ignorance does."""
 
 SameBin = Literal["unknown", "equal"]
 """What is said of two values in one bin: their order is unknown, or they are equal (the data lie on the grid)."""
@@ -55,6 +58,11 @@ class PairTallies:
         comparable = self.right + self.wrong + self.same_risk + events * self.both_events
         return right, comparable + first * (self.maybe_right + self.maybe_wrong + self.maybe_same_risk)
 
+    def estimate_of_open(self) -> tuple[Array, Array]:
+        """Expected (right, comparable) of the pairs that the table leaves open."""
+        right, comparable = self.estimate()
+        return right - self.right, comparable - self.right - self.wrong
+
     def least(self) -> tuple[Array, Array]:
         """(right, comparable) pairs where all that is open turns out as badly for the C-index as it can."""
         wrong = self.wrong + self.same_risk + self.both_events + self.maybe_wrong + self.maybe_same_risk
@@ -74,7 +82,32 @@ class PairTallies:
         return np.asarray(np.where(total > 0, kept_open / np.where(total > 0, total, 1), 0.0))
 
 
-def pair_tallies(table: Array, first: Array | None = None, same_patient: Array | float = 0.0) -> PairTallies:
+def expected_pairs(
+    across: PairTallies, within: PairTallies, own: tuple[Array, Array], mean_weight: Array | float = 1.0
+) -> tuple[Array, Array]:
+    """Expected (right, comparable) pairs across sites: open ones turn out as inside the sites, where that is known.
+
+    across, within : what the tables say of the pairs across and inside the sites; own : (right, comparable) inside
+    them, as the sites have counted. mean_weight : of an event as the first of a pair.
+
+    Inside the sites the tables leave pairs open, too, of which the counts tell what they were. In what they differ from
+    the expectation without them (see ``PairTallies.estimate``), the pairs across are taken to differ as well, shrunk as
+    by ``PRIOR_PAIRS`` pairs that were as expected.
+    """
+    own_right, own_comparable = within.estimate_of_open()
+    right, comparable = across.estimate_of_open()
+    seen_right, seen_comparable = own[0] - within.right, own[1] - within.right - within.wrong
+    prior = PRIOR_PAIRS * mean_weight
+    known = (own_comparable > 0) & (comparable > 0) & (seen_comparable > 0)
+    safe_own, safe, safe_seen = (np.where(known, pairs, 1.0) for pairs in (own_comparable, comparable, seen_comparable))
+    now = comparable * (safe_seen + prior) / (safe_own + prior)
+    change = (seen_right - own_right / safe_own * safe_seen) / (safe_seen + prior)
+    share = np.clip(right / safe + change, 0.0, 1.0)
+    right, comparable = np.where(known, share * now, right), np.where(known, now, comparable)
+    return np.asarray(across.right + right), np.asarray(across.right + across.wrong + comparable)
+
+
+def pair_tallies(table: NDArray[Any], first: Array | None = None, same_patient: NDArray[Any] | float = 0.0) -> PairTallies:
     """All pairs in ``table`` (..., T, 2, R): censored (index 0) and events (index 1) by time bin and risk bin.
 
     first : (..., T, R) summed weights of the events as the first of a pair, their number where None.

@@ -20,13 +20,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from adamss_fl import plain
 from adamss_fl.errors import InputError
-from adamss_fl.federation.statistics.concordance import cells_of
-from adamss_fl.federation.statistics.pair_tables import Array, pair_tallies
-from adamss_fl.survival.bootstrap import Interval
+from adamss_fl.federation.statistics.concordance import ConcordanceSums, cells_of
+from adamss_fl.federation.statistics.pair_tables import Array, PairTallies, expected_pairs, pair_tallies
+from adamss_fl.survival.bootstrap import Interval, resampled_pairs
 from adamss_fl.survival.concordance import NoComparablePairs, check_risk
 from adamss_fl.survival.endpoints import check_endpoints
 
-_FIELDS = ("tables", "copies")
+_FIELDS = ("tables", "copies", "right_within", "comparable_within")
 _LEVELS = (2.5, 97.5)
 
 
@@ -35,11 +35,15 @@ class ResampledSums:
     """Tables of B resamples; ``+`` adds sites.
 
     tables : (B, T, 2, R) drawn patients, see ``ConcordanceSums.table``. copies : (B,) pairs of a patient with an event
-    and a copy of itself, which are no pairs.
+    and a copy of itself, which are no pairs. right_within, comparable_within : (B,) pairs inside the sites, as there;
+    within : what the sites' own tables say of them.
     """
 
     tables: NDArray[np.int64]
     copies: NDArray[np.int64]
+    right_within: Array
+    comparable_within: Array
+    within: PairTallies
 
     def __add__(self, other: ResampledSums) -> ResampledSums:
         if self.tables.shape != other.tables.shape:
@@ -47,17 +51,19 @@ class ResampledSums:
                 f"resampled tables: {self.tables.shape} and {other.tables.shape} cannot be added; ask every site for "
                 "the same edges and number of resamples"
             )
-        return ResampledSums(self.tables + other.tables, self.copies + other.copies)
+        added = {name: getattr(self, name) + getattr(other, name) for name in (*_FIELDS, "within")}
+        return ResampledSums(**added)
 
     def plain(self) -> dict[str, Any]:
         """JSON-able lists."""
-        return {"tables": self.tables.tolist(), "copies": self.copies.tolist()}
+        return {name: getattr(self, name).tolist() for name in _FIELDS}
 
     @classmethod
     def from_plain(cls, given: Any, samples: int, bins: tuple[int, int], table: ArrayLike) -> ResampledSums:
         """The inverse of ``plain`` for one site; ``table`` (T, 2, R) is that site's own.
 
-        Raises InputError for other keys or shapes, or patients drawn into a cell that holds none.
+        Raises InputError for other keys or shapes, patients drawn into a cell that holds none, or pairs inside the site
+        that are negative or more often right than comparable.
         """
         found = plain.record(given, _FIELDS, "resampled tables")
         time_bins, risk_bins = bins
@@ -65,12 +71,16 @@ class ResampledSums:
         copies = plain.counts(found["copies"], (samples,), "resampled tables: copies")
         if (tables[:, np.asarray(table) == 0] != 0).any():
             raise InputError("resampled tables: patients were drawn into a cell that holds none")
-        return cls(tables, copies)
+        right, comparable = (plain.floats(found[name], (samples,), f"resampled tables: {name}") for name in _FIELDS[2:])
+        if (right < 0).any() or (right > comparable).any():
+            raise InputError("resampled tables: pairs inside the site are negative, or more are right than comparable")
+        return cls(tables, copies, right, comparable, pair_tallies(tables.astype(np.float64), same_patient=copies))
 
     @property
     def c_indices(self) -> Array:
-        """(B,) the table's C-index of each resample, NaN where it has no comparable pair."""
-        return _table_index(self.tables, self.copies)
+        """(B,) the C-index of each resample, NaN where it has no comparable pair."""
+        all_pairs = pair_tallies(self.tables.astype(np.float64), same_patient=self.copies)
+        return _index(all_pairs, self.within, (self.right_within, self.comparable_within))
 
 
 def resampled_sums(
@@ -89,13 +99,17 @@ def resampled_sums(
     if samples < 1:
         raise InputError(f"resampled tables: {samples} resamples asked for; ask for at least 1")
     times, events = check_endpoints(time_days, event)
-    cells, shape = cells_of(times, events, check_risk(risk, times.size), time_edges, risk_edges)
+    risks = check_risk(risk, times.size)
+    cells, shape = cells_of(times, events, risks, time_edges, risk_edges)
     weights = np.random.default_rng(seed).poisson(1.0, (samples, times.size))
     size = int(np.prod(shape))
     flat = (np.arange(samples)[:, None] * size + cells).ravel()
     tables = np.bincount(flat, weights.ravel(), minlength=samples * size)
+    tables = tables.reshape(samples, *shape)
     copies = (weights * (weights - 1) // 2)[:, events].sum(axis=1)
-    return ResampledSums(tables.reshape(samples, *shape).astype(np.int64), copies.astype(np.int64))
+    right, comparable = resampled_pairs(times, events, [risks], weights)
+    within = pair_tallies(tables, same_patient=copies)
+    return ResampledSums(tables.astype(np.int64), copies.astype(np.int64), right[0], comparable, within)
 
 
 def private_seed(seed: int, patients: Sequence[str], time_days: ArrayLike) -> int:
@@ -105,30 +119,35 @@ def private_seed(seed: int, patients: Sequence[str], time_days: ArrayLike) -> in
     return int.from_bytes(hashlib.sha256(f"{seed}\x1d{private}".encode()).digest()[:16], "big")
 
 
-def resampled_interval(c_index: float, table: ArrayLike, sums: ResampledSums) -> Interval:
+def resampled_interval(c_index: float, sums: ConcordanceSums, resampled: ResampledSums) -> Interval:
     """95 % percentile interval of ``c_index``, the best estimate, by resampled tables that may be coarser than it used.
 
-    table : (T, 2, R) the sum of the sites' own tables on the edges of ``sums``; by how much the C-index that it gives
-    differs from ``c_index`` is added to every resample. Raises NoComparablePairs where no resample has a pair.
+    sums : all sites' sums on the edges of ``resampled``; by how much the C-index that they give differs from
+    ``c_index`` is added to every resample. Raises NoComparablePairs where no resample has a pair.
     """
-    values = sums.c_indices - float(_table_index(np.asarray(table), np.zeros(())))
-    return _interval(c_index, values)
+    return _interval(c_index, resampled.c_indices - _own_index(sums))
 
 
 def resampled_difference(
-    difference: float, tables: tuple[ArrayLike, ArrayLike], sums: tuple[ResampledSums, ResampledSums]
+    difference: float, sums: tuple[ConcordanceSums, ConcordanceSums], resampled: tuple[ResampledSums, ResampledSums]
 ) -> Interval:
     """95 % percentile interval of the ``difference`` of two models' C-indices, both resampled with the same weights.
 
-    tables : the two models' own tables on the edges of the resampled ones. Raises NoComparablePairs as
+    sums : the two models' own sums on the edges of the resampled ones. Raises NoComparablePairs as
     :func:`resampled_interval`.
     """
-    own = [float(_table_index(np.asarray(table), np.zeros(()))) for table in tables]
-    return _interval(difference, sums[0].c_indices - sums[1].c_indices - (own[0] - own[1]))
+    own = _own_index(sums[0]) - _own_index(sums[1])
+    return _interval(difference, resampled[0].c_indices - resampled[1].c_indices - own)
 
 
-def _table_index(tables: NDArray[np.int64], copies: NDArray[Any]) -> Array:
-    right, comparable = pair_tallies(tables.astype(np.float64), same_patient=copies).estimate()
+def _own_index(sums: ConcordanceSums) -> float:
+    own = np.asarray(sums.right_within), np.asarray(sums.comparable_within)
+    return float(_index(pair_tallies(sums.table.astype(np.float64)), sums.within, own))
+
+
+def _index(all_pairs: PairTallies, within: PairTallies, own: tuple[Array, Array]) -> Array:
+    right, comparable = expected_pairs(all_pairs - within, within, own)
+    right, comparable = right + own[0], comparable + own[1]
     return np.asarray(np.where(comparable > 0, right / np.where(comparable > 0, comparable, 1), np.nan))
 
 

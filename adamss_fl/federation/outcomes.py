@@ -1,0 +1,56 @@
+"""What a model says of a site's test patients, kept at the site so that later queries need no model: never sent."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adamss_fl.errors import InputError
+from adamss_fl.federation.files import write_atomically
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """Outcome and prediction of N patients under the model of a round.
+
+    patient (N,) text, time_days (N,), event (N,) of 0 and 1; days (N,) predicted restricted mean survival time.
+    survival : (N, K) predicted probability of being event-free at each bin's upper edge; edges_days : (K + 1,).
+    """
+
+    round: int
+    patient: NDArray[np.str_]
+    time_days: NDArray[np.float64]
+    event: NDArray[np.int64]
+    days: NDArray[np.float64]
+    survival: NDArray[np.float64]
+    edges_days: NDArray[np.float64]
+
+    @property
+    def risk(self) -> NDArray[np.float64]:
+        """(N,) minus the predicted days, so that higher means earlier."""
+        return -self.days
+
+    def save(self, path: Path) -> None:
+        """Write an ``.npz`` (no pickle) atomically."""
+        buffer = io.BytesIO()
+        np.savez(buffer, **{name: getattr(self, name) for name in _FIELDS})
+        write_atomically(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> Outcomes:
+        """Read what :meth:`save` wrote. Raises InputError where there is none, or it is torn."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                found = {name: arrays[name] for name in _FIELDS}
+            return cls(**{**found, "round": int(found["round"])})
+        except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(f"{path}: holds no outcomes ({type(error).__name__}); evaluate the round again") from error
+
+
+_FIELDS = ("round", "patient", "time_days", "event", "days", "survival", "edges_days")
