@@ -39,6 +39,7 @@ def task_of(config: RunConfig) -> Task:
         federation=config.federation,
         runtime=config.runtime,
         validate_every=config.evaluation.every if config.split.validation > 0 else 0,
+        select=config.evaluation.select,
     )
 
 

@@ -59,6 +59,7 @@ RANGES: tuple[tuple[str, tuple[Callable[[Any], bool], str]], ...] = (
     ("federation.deadline_seconds", _at_least(0)),
     ("federation.attempts", _at_least(1)),
     ("federation.max_change", _at_least(0)),
+    ("federation.min_cell", _at_least(1)),
     ("runtime.threads", _at_least(1)),
     ("evaluation.bootstrap", _at_least(1)),
     ("evaluation.every", _at_least(0)),
@@ -80,6 +81,7 @@ def check(config: "RunConfig", document: Document) -> None:
     _check_time_bins(config, document)
     _check_norm(config, document)
     _check_plan(config, document)
+    _check_selection(config, document)
     _check_plugins(config, document)
     _check_tabular(config, document)
 
@@ -167,6 +169,23 @@ def _check_transfer(config: "RunConfig", plan: RoundPlan, document: Document) ->
 
 
 _SHARED = PluginSettings("average")
+
+
+def _check_selection(config: "RunConfig", document: Document) -> None:
+    """A round is chosen by what validation patients say of its whole model, which must be at the server."""
+    if config.evaluation.select == "last":
+        return
+    key: Key = ("evaluation", "select")
+    for needed, value in (("split.validation", config.split.validation), ("evaluation.every", config.evaluation.every)):
+        if not value:
+            raise document.error(key, f"'best_validation' needs validation figures; set {needed} above 0")
+    if not RoundPlan(config.plan.resolved()).last_round_of("survival"):
+        raise document.error(key, "'best_validation' needs a plan that trains survival; use 'last'")
+    kept = [group for group, rule in config.federation.groups.items() if rule.name == LOCAL]
+    if kept:
+        raise document.error(
+            key, f"'best_validation' cannot be while federation.groups.{kept[0]} is local: sites keep their last parts"
+        )
 
 
 def _check_plugins(config: "RunConfig", document: Document) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adamss_fl import yaml_source
-from adamss_fl.config import load_config
+from adamss_fl.config import load_config, task_of
 from adamss_fl.errors import InputError
 from adamss_fl.federation.settings import BlockSettings, FederationSettings, PluginSettings
 from adamss_fl.model.settings import ModelSettings
@@ -102,6 +102,12 @@ def test_the_explained_configuration_has_every_key_there_is() -> None:
         return True
 
     assert [".".join(key) for key in sorted(keys(config)) if not has(key)] == []
+
+
+def test_the_chosen_round_reaches_the_task(tmp_path: Path) -> None:
+    assert task_of(load(tmp_path, BASE)).select == "last"
+    chosen = load(tmp_path, BASE + "split: {validation: 0.2}\nevaluation: {select: best_validation}\n")
+    assert task_of(chosen).select == "best_validation"
 
 
 @pytest.mark.parametrize(
@@ -200,6 +206,24 @@ def test_the_explained_configuration_has_every_key_there_is() -> None:
         ("federation: {groups: {decodr: local}}\n", "x.yaml:6: federation.groups.decodr: unknown parameter group; did"),
         ("federation: {groups: {decoder: {name: local, a: 1}}}\n", "x.yaml:6: federation.groups.decoder: 'local' has"),
         ("evaluation: {risk_groups: 1}\n", "x.yaml:6: evaluation.risk_groups: must be 2 or more"),
+        ("evaluation: {select: best}\n", "x.yaml:6: evaluation.select: must be 'last' or 'best_validation'"),
+        (
+            "evaluation: {select: best_validation}\n",
+            "x.yaml:6: evaluation.select: 'best_validation' needs validation figures; set split.validation above 0",
+        ),
+        (
+            "split: {validation: 0.2}\nevaluation: {select: best_validation, every: 0}\n",
+            "x.yaml:7: evaluation.select: 'best_validation' needs validation figures; set evaluation.every above 0",
+        ),
+        (
+            "split: {validation: 0.2}\nevaluation: {select: best_validation}\nplan: {survival_rounds: 0}\n",
+            "x.yaml:7: evaluation.select: 'best_validation' needs a plan that trains survival",
+        ),
+        (
+            "split: {validation: 0.2}\nevaluation: {select: best_validation}\n"
+            "federation: {groups: {norm_statistics: local}}\n",
+            "x.yaml:7: evaluation.select: 'best_validation' cannot be while federation.groups.norm_statistics is local",
+        ),
         ("seed: -1\n", "x.yaml:6: seed: must be 0 or more"),
         ("trackers: [cvs]\n", "x.yaml:6: trackers[0]: unknown tracker 'cvs'; did you mean 'csv'?"),
         ("trackers: csv\n", "x.yaml:6: trackers: "),

@@ -18,9 +18,11 @@ from adamss_fl.plugins import suggest
 COMMANDS: dict[str, str] = {
     "phantom": "Make synthetic PET/CT hospitals with a known survival hazard.",
     "check": "Check the quality of a cohort on disk.",
+    "preflight": "Compare the sites of a configuration before training, and tell what is likely to be wrong.",
     "train": "Train centrally, on one site's patients.",
     "simulate": "Run the federation on Flower's simulation engine.",
     "compare": "Measure local-only, federated and pooled training on the same test patients.",
+    "cross-site": "Judge every model of a comparison at every site, and what each site gains.",
     "evaluate": "Evaluate a run's model on a cohort.",
     "predict": "Predict risk, survival curve and masks of new patients.",
     "explain": "Show what a run's network looks at, in maps, figures and numbers.",
@@ -33,7 +35,7 @@ COMMANDS: dict[str, str] = {
     "report": "Write a run's one-file HTML report.",
     "plugins": "List what is installed at each extension point.",
 }
-"""Each command and its summary; its function is ``adamss_fl.cli.<command>.<command>``.
+"""Each command and its summary; its function is ``adamss_fl.cli.<command>.<command>``, a hyphen being an underscore.
 
 A command that has commands of its own is a module with ``COMMANDS``, a mapping of their names to functions, in place of
 the function; the module's docstring is its help.
@@ -76,11 +78,12 @@ class SubGroup(TyperGroup):
 
 def load_command(name: str) -> click.Command:
     """Import the module of command ``name`` and make a click command of its function, or a group of its commands."""
-    module = importlib.import_module(f"adamss_fl.cli.{name}")
+    function_name = name.replace("-", "_")
+    module = importlib.import_module(f"adamss_fl.cli.{function_name}")
     commands: Mapping[str, Callable[..., Any]] | None = getattr(module, "COMMANDS", None)
     app = typer.Typer(add_completion=False)
     if commands is None:
-        app.command(name)(shell.handled(getattr(module, name)))
+        app.command(name)(shell.handled(getattr(module, function_name)))
         return typer.main.get_command(app)
     app.callback(cls=SubGroup, help=module.__doc__, invoke_without_command=True)(_help_where_alone)
     for each, function in commands.items():

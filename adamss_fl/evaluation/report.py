@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from adamss_fl.evaluation import figures
 from adamss_fl.evaluation.figures.calibration import describe_days
 from adamss_fl.evaluation.report_answers import answers, why_no_c_index
+from adamss_fl.evaluation.report_federated import federated_parts
 from adamss_fl.evaluation.report_focus import read_focus
 from adamss_fl.evaluation.report_folds import cross_validated
 from adamss_fl.evaluation.report_inputs import ArmRecord, RunRecord, read_run
@@ -49,16 +51,17 @@ def build_report(run: Path) -> Path:
     needs no script and no network. Raises InputError where the folder holds no run, or a file in it is broken.
     """
     record = read_run(Path(run))
-    drawn = report_figures(record)
+    page = _page(record)
+    drawn = [*page["figures"], *(page["federated"].figures if page["federated"] else [])]
     for figure in drawn:
-        write_atomically(record.folder / "figures" / f"{figure.key}.svg", figure.svg.encode())
+        if figure.svg is not None:
+            write_atomically(record.folder / "figures" / f"{figure.key}.svg", figure.svg.encode())
     path = record.folder / "report.html"
-    write_atomically(path, render(record, drawn).encode())
+    write_atomically(path, _render(page).encode())
     return path
 
 
-def render(record: RunRecord, drawn: list[ReportFigure]) -> str:
-    """The page as HTML text."""
+def _render(page: Mapping[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -68,22 +71,29 @@ def render(record: RunRecord, drawn: list[ReportFigure]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    colours = _colours(record)
     environment.filters["svg_uri"] = svg_uri
+    return environment.get_template("report.html.j2").render(page)
+
+
+def _page(record: RunRecord) -> dict[str, Any]:
+    """What the template shows."""
+    colours = _colours(record)
     page = {
         "title": _title(record),
         "subtitle": _subtitle(record),
         "tiles": tiles(record),
         "answers": answers(record),
         "gains": gain_rows(record, colours),
+        "federated": None,
         "folds": None,
         "tables": score_tables(record, colours),
-        "figures": drawn,
+        "figures": report_figures(record),
         "focus": read_focus(record),
         "methods": methods(record),
         "compared": record.comparison is not None,
     }
-    return environment.get_template("report.html.j2").render(page | cross_validated(record, page))
+    page |= federated_parts(record, page)
+    return page | cross_validated(record, page)
 
 
 def report_figures(record: RunRecord) -> list[ReportFigure]:

@@ -14,11 +14,15 @@ MINUS = "\N{MINUS SIGN}"
 
 @dataclass(frozen=True)
 class Answer:
-    """A question that a reader has, and what the run says to it; ``gains`` asks for the table of gains after it."""
+    """A question that a reader has, and what the run says to it.
+
+    gains : asks for the table of gains after it; small : what belongs to it in small type.
+    """
 
     question: str
     text: str
     gains: bool = False
+    small: str = ""
 
 
 @dataclass(frozen=True)

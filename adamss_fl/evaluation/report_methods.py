@@ -80,8 +80,15 @@ def _c_index_text(record: RunRecord) -> str:
         "patient had the higher predicted risk; equal risks count one half."
     )
     if record.metrics.get("c_index_pairs") == "within sites" and record.main.predictions is None:
-        text += " Pairs are counted inside each hospital only, since patients’ risks do not leave it."
+        text += " Pairs are counted inside each hospital only, since patients’ risks do not leave it"
+        text += "; the C-index over all pairs comes from tables." if _over_all_pairs(record) else "."
     return text
+
+
+def _over_all_pairs(record: RunRecord) -> bool:
+    federated = record.metrics.get("federated")
+    found = federated.get("concordance") if isinstance(federated, Mapping) else None
+    return isinstance(found, Mapping) and "c_index" in found
 
 
 def _words(name: str) -> str:

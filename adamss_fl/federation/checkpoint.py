@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,11 @@ class Checkpoints:
         self.folder = folder
         self.keep = keep
 
-    def save(self, checkpoint: Checkpoint, pin: bool = False) -> Path:
-        """Write one checkpoint atomically and remove those that are neither pinned nor among the newest."""
+    def save(self, checkpoint: Checkpoint, pin: bool = False, spare: Collection[int] = ()) -> Path:
+        """Write one checkpoint atomically and remove those that are neither pinned nor among the newest.
+
+        spare : rounds that this call does not remove either.
+        """
         target = self.folder / f"round-{checkpoint.round:04d}"
         beside = self.folder / f".round-{checkpoint.round:04d}.{os.getpid()}.part"
         for left_by_a_crash in self.folder.glob(".round-*.part"):
@@ -60,7 +63,7 @@ class Checkpoints:
             shutil.rmtree(target)
         beside.rename(target)
         sync_folder(self.folder)
-        self._prune()
+        self._prune(spare)
         return target
 
     def rounds(self) -> list[int]:
@@ -95,10 +98,10 @@ class Checkpoints:
                 continue
         return None
 
-    def _prune(self) -> None:
+    def _prune(self, spare: Collection[int]) -> None:
         for round_ in self.rounds()[: -self.keep]:
             folder = self.folder / f"round-{round_:04d}"
-            if not _is_pinned(folder):
+            if round_ not in spare and not _is_pinned(folder):
                 shutil.rmtree(folder)
 
 

@@ -7,6 +7,7 @@ censoring curve; and sums weighted by that curve. A site whose answer no patient
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Any
 
@@ -57,7 +58,9 @@ def outcome_figures(ask: Ask, longest_predicted_days: float, seed: int, samples:
     }
     everyone = survival_counts_of(total, table.time_edges)
     figures["median_follow_up_days"] = median_follow_up(censoring_curve(everyone))
-    return {**figures, **weighted_figures(ask, table, everyone, longest_predicted_days)}
+    figures |= weighted_figures(ask, table, everyone, longest_predicted_days)
+    plain: dict[str, Any] = json.loads(json.dumps(figures, allow_nan=False))
+    return plain
 
 
 def _concordance(table: Table) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -61,6 +61,7 @@ class Rounds:
     transfer : what of stage I enters stage II, see ``federation.transfer``.
 
     ``remedies`` : what is done once, before the next attempt or round, where a site was absent with a cause.
+    ``spared`` : earlier rounds whose checkpoints are to stay when the given round is saved.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Rounds:
         self.validate_every = validate_every
         self.transfer = transfer
         self.remedies: Mapping[str, Callable[[], object]] = {}
+        self.spared: Callable[[int], Collection[int]] = lambda _: ()
 
     def run(self, start: int, stop: int | None = None) -> Weights:
         """Train every round after the checkpoint of round ``start``, up to ``stop`` (None: all); the weights then.
@@ -102,9 +104,7 @@ class Rounds:
             # Recorded first: a crash between the two repeats the round, and of two records the later one is read.
             self._record(round_, updates, weights)
             self._save(round_, weights)
-            last = round_.index == len(rounds)
-            if self.validate_every and (round_.index % self.validate_every == 0 or last or round_.closes_block):
-                self._validate(round_, weights)
+            self.validate(round_, weights)
         return weights
 
     def _load(self, round: int) -> Weights:
@@ -187,9 +187,8 @@ class Rounds:
             "stage_one": identity.stage_one,
             "stages": list(round_.stages),
         }
-        self.checkpoints.save(
-            Checkpoint(round_.index, weights, self.aggregation.state(), state), pin=round_.closes_block
-        )
+        checkpoint = Checkpoint(round_.index, weights, self.aggregation.state(), state)
+        self.checkpoints.save(checkpoint, pin=round_.closes_block, spare=self.spared(round_.index))
 
     def _record(self, round_: Round, updates: Sequence[Update], weights: Weights) -> None:
         for update in updates:
@@ -204,7 +203,10 @@ class Rounds:
             },
         )
 
-    def _validate(self, round_: Round, weights: Weights) -> None:
+    def validate(self, round_: Round, weights: Weights) -> None:
+        """Record the sites' figures on their validation patients, where they are due and there are such patients."""
+        if not self.validate_every or (round_.index % self.validate_every and not round_.closes_block):
+            return
         settings = {"split": "validation", **self.identity.settings()}
         replies = self.ask("evaluate", round_.index, settings, weights)
         figures = merge_evaluations({reply.site: reply.figures for reply in replies})

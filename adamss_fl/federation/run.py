@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -15,14 +16,19 @@ import torch
 from adamss_fl import __version__
 from adamss_fl.errors import InputError
 from adamss_fl.federation.aggregation import GroupedAggregation
+from adamss_fl.federation.best_round import choose, follow, segmentation_round
 from adamss_fl.federation.checkpoint import Checkpoint, Checkpoints
+from adamss_fl.federation.cohort_figures import cohort_figures, error_lines
 from adamss_fl.federation.events import EventLog, Tracker
 from adamss_fl.federation.features import agree_on_clinical, agree_on_radiomics, keep_radiomics
 from adamss_fl.federation.files import write_json
 from adamss_fl.federation.inputs import merge_trained_on
 from adamss_fl.federation.merging import merge_evaluations
 from adamss_fl.federation.messages import Reply, Sites, Weights
-from adamss_fl.federation.rounds import Rounds, RunIdentity
+from adamss_fl.federation.outcome_figures import outcome_figures
+from adamss_fl.federation.outcome_table import Ask
+from adamss_fl.federation.rounds import QuorumLost, Rounds, RunIdentity
+from adamss_fl.federation.selection import Choice
 from adamss_fl.federation.stage_one import inherit_stage_one, stage_one_fingerprint
 from adamss_fl.federation.task import Task, fingerprint
 from adamss_fl.federation.versions import may_train_together
@@ -31,6 +37,7 @@ from adamss_fl.radiomics.encoding import TabularEncoding
 from adamss_fl.survival import TimeGrid
 from adamss_fl.training.seeds import derive_seed
 
+_LOG = logging.getLogger(__name__)
 _EVENT_CELL_DAYS = 15.0
 _EVENT_RANGE_DAYS = 9000.0
 
@@ -47,8 +54,9 @@ def run_federation(
     """Train ``task`` over ``sites`` and keep everything under ``out``; returns what ``metrics.json`` then holds.
 
     A folder that holds the same task unfinished is continued from its newest checkpoint, a finished one is returned as
-    it is. ``evaluate_test`` : ask the sites for figures on their test patients at the end. ``stage_one`` : folder of a
-    run whose stage I a new run begins with, see ``federation.stage_one``; one that goes on has its own by then.
+    it is. ``evaluate_test`` : compare the sites before training, which writes the event ``preflight``, and ask them for
+    figures on their test patients at the end. ``stage_one`` : folder of a run whose stage I a new run begins with, see
+    ``federation.stage_one``; one that goes on has its own by then.
 
     Raises InputError where the folder holds another task, a site has too few patients or another architecture, the time
     bins cannot be made, or ``stage_one`` holds another stage I; :class:`~adamss_fl.federation.rounds.QuorumLost` where
@@ -65,13 +73,19 @@ def run_federation(
     for tracker in trackers:
         tracker.start(out, asdict(task))
     if start is None:
-        start = _begin(task, sites, checkpoints, events, stage_one)
+        start = _begin(task, sites, checkpoints, events, stage_one, compared=evaluate_test)
     else:
         events.write("resume", start.round)
     rounds, begun = _rounds(task, sites, checkpoints, events, start), start.round
     del start  # a model is large, and each round has its own
+    follow(rounds, task.select, begun)
     weights = _train(task, rounds, begun)
-    metrics = _finish(task, rounds, checkpoints, weights) if evaluate_test else _base_metrics(task, rounds)
+    choice = choose(rounds, task.select)
+    if choice is not None and choice.round != len(task.plan.rounds):
+        weights = checkpoints.load(choice.round).weights
+    metrics = _base_metrics(task, rounds, choice)
+    if evaluate_test:
+        metrics = _finish(task, rounds, weights, metrics)
     write_json(metrics_path, metrics)
     events.write("run_end", len(task.plan.rounds), figures={"c_index": metrics.get("c_index")})
     for tracker in trackers:
@@ -117,8 +131,33 @@ def _rounds(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog
     )
 
 
-def _begin(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog, stage_one: Path | None) -> Checkpoint:
-    identity: dict[str, Any] = {
+def preflight(task: Task, sites: Sites, folder: Path) -> dict[str, Any]:
+    """What a run of ``task`` would write as its event ``preflight``, see ``federation.cohort_figures``; no training.
+
+    folder : takes the events. Where sites cannot agree on time bins or clinical columns, which ends a run, the figures
+    that need them hold the reason. Raises QuorumLost.
+    """
+    events = EventLog(folder / "events.jsonl")
+    start = Checkpoint(0, {}, {}, _new_identity(task, sites))
+    rounds = _rounds(task, sites, Checkpoints(folder / "checkpoints"), events, start)
+    edges, tabular, reasons = None, None, {}
+    try:
+        edges = _agree_on_edges(task, rounds)
+    except InputError as error:
+        reasons["follow_up"] = {"reason": str(error)}
+    try:
+        tabular = agree_on_clinical(task.tabular, rounds)
+    except InputError as error:
+        reasons |= {part: {"reason": str(error)} for part in ("columns", "cox")}
+    return {**cohort_figures(_asking(rounds), task, sites.names, edges, tabular), **reasons}
+
+
+def _asking(rounds: Rounds) -> Ask:
+    return lambda query: rounds.ask("statistics", 0, query)
+
+
+def _new_identity(task: Task, sites: Sites) -> dict[str, Any]:
+    return {
         "run": uuid.uuid4().hex,
         "edges_days": [],
         "tabular": None,
@@ -126,6 +165,13 @@ def _begin(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog,
         "stage_one": stage_one_fingerprint(task, sites.names),
         "stages": [],
     }
+
+
+def _begin(
+    task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog, stage_one: Path | None, compared: bool
+) -> Checkpoint:
+    """compared : compare the sites first; what is found there is told and changes nothing."""
+    identity = _new_identity(task, sites)
     rounds = _rounds(task, sites, checkpoints, events, Checkpoint(0, {}, {}, identity))
     events.write(
         "run_start",
@@ -145,6 +191,11 @@ def _begin(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog,
     tabular = agree_on_clinical(task.tabular, rounds)
     if tabular is not None:
         events.write("tabular", 0, figures={"places": list(tabular.names)})
+    if compared:
+        figures = cohort_figures(_asking(rounds), task, sites.names, edges, tabular)
+        events.write("preflight", 0, figures=figures)
+        for line in error_lines(figures):
+            _LOG.warning("preflight: %s", line)
     plain = None if tabular is None else tabular.plain()
     state = {**identity, "edges_days": list(edges), "tabular": plain, "trained_on": trained_on}
     start = Checkpoint(0, initial_weights(task, plain), {}, state)
@@ -212,7 +263,8 @@ def _agree_on_edges(task: Task, rounds: Rounds) -> tuple[float, ...]:
     return grid.edges_days
 
 
-def _base_metrics(task: Task, rounds: Rounds) -> dict[str, Any]:
+def _base_metrics(task: Task, rounds: Rounds, choice: Choice | None) -> dict[str, Any]:
+    taken = len(task.plan.rounds) if choice is None else choice.round
     return {
         "name": task.name,
         "run": rounds.identity.run,
@@ -221,32 +273,33 @@ def _base_metrics(task: Task, rounds: Rounds) -> dict[str, Any]:
         "plan": task.plan.describe(),
         "rounds": len(task.plan.rounds),
         "sites": list(rounds.sites.names),
-        "segmentation_round": task.plan.last_round_of("segmentation"),
+        "segmentation_round": segmentation_round(task.plan, taken),
+        **({} if choice is None else {"selected": {"rule": task.select, **asdict(choice)}}),
         "edges_days": list(rounds.identity.edges_days),
         "tabular": rounds.identity.tabular,
     }
 
 
-def _finish(task: Task, rounds: Rounds, checkpoints: Checkpoints, weights: Weights) -> dict[str, Any]:
+def _finish(task: Task, rounds: Rounds, weights: Weights, base: Mapping[str, Any]) -> dict[str, Any]:
     """Figures of the final model on the sites' test patients; DSC is that of the last model trained to segment."""
     settings = {"split": "test", **rounds.identity.settings()}
-    last = len(task.plan.rounds)
+    last, segmenting = _taken(base), int(base["segmentation_round"])
 
     def evaluate(model: Weights, round: int) -> dict[str, Any]:
         replies = rounds.ask("evaluate", round, settings, model)
         return merge_evaluations({reply.site: reply.figures for reply in replies})
 
-    segmentation_round = task.plan.last_round_of("segmentation")
-    test = evaluate(weights, last) if segmentation_round in (0, last) else None
+    test = evaluate(weights, last) if segmenting in (0, last) else None
     if test is None:
-        segmented = evaluate(checkpoints.load(segmentation_round).weights, segmentation_round)
+        segmented = evaluate(rounds.checkpoints.load(segmenting).weights, segmenting)
         test = evaluate(weights, last)
         if test["patients"]:
             test["dsc_after_survival_stage"], test["dsc"] = test["dsc"], segmented["dsc"]
             for site, figures in test["sites"].items():
                 figures["dsc"] = segmented["sites"][site]["dsc"]
-    metrics = _base_metrics(task, rounds)
+    metrics = dict(base)
     metrics["test"] = test
+    metrics["federated"] = _over_all_sites(task, rounds, last) if test["patients"] else None
     metrics["c_index"] = test.get("c_index")
     metrics["c_index_pairs"] = "within sites"
     metrics["comparable_pairs"] = test.get("comparable_pairs", 0)
@@ -254,8 +307,26 @@ def _finish(task: Task, rounds: Rounds, checkpoints: Checkpoints, weights: Weigh
     return metrics
 
 
+def _over_all_sites(task: Task, rounds: Rounds, round: int) -> dict[str, Any]:
+    """Figures of the model last evaluated over all sites' test patients; the reason where too few sites answer.
+
+    A hospital may forbid these queries, which is no reason to lose a trained model.
+    """
+
+    def ask(query: Mapping[str, Any]) -> list[Reply]:
+        return rounds.ask("statistics", round, query)
+
+    try:
+        return outcome_figures(ask, rounds.identity.edges_days[-1], task.seed)
+    except QuorumLost as error:
+        return {"reason": str(error)}
+
+
 def final_weights(out: Path) -> tuple[Weights, Weights, Mapping[str, Any]]:
     """(final weights, weights of the last round that trained segmentation, state) of a finished run.
+
+    Final is the last round, or the one that the run's ``select`` took.
+
 
     Raises InputError where ``out`` holds no finished run, or a file of it is torn or altered.
     """
@@ -267,7 +338,7 @@ def final_weights(out: Path) -> tuple[Weights, Weights, Mapping[str, Any]]:
 
 
 def final_rounds(out: Path) -> tuple[int, int]:
-    """(last round, last round that trained segmentation, or the last where none did) of a finished run.
+    """(round whose model is taken, last round up to it that trained segmentation, or it where none did).
 
     Raises InputError where ``out`` holds no finished run.
     """
@@ -276,7 +347,12 @@ def final_rounds(out: Path) -> tuple[int, int]:
         raise InputError(f"{out}: holds no finished run (metrics.json is missing); finish it or give another folder")
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
-        last, segmenting = int(metrics["rounds"]), int(metrics["segmentation_round"])
+        last, segmenting = _taken(metrics), int(metrics["segmentation_round"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: does not read as a run's figures; restore it or finish the run again") from error
     return last, segmenting or last
+
+
+def _taken(metrics: Mapping[str, Any]) -> int:
+    """The round whose model a run gives: the last, where its metrics name no other."""
+    return int(metrics["selected"]["round"] if "selected" in metrics else metrics["rounds"])

@@ -19,9 +19,12 @@ import torch
 
 from adamss_fl import __version__
 from adamss_fl.errors import InputError
+from adamss_fl.federation.cohort_queries import COHORT_QUERIES, answer_cohort
 from adamss_fl.federation.files import write_atomically
 from adamss_fl.federation.inputs import input_sums
 from adamss_fl.federation.messages import Instruction, Reply, SiteFailure, Weights
+from adamss_fl.federation.outcome_queries import OUTCOME_QUERIES, answer_outcomes
+from adamss_fl.federation.outcomes import Outcomes
 from adamss_fl.federation.site_data import SiteCounts, SiteData, event_counts
 from adamss_fl.federation.site_features import SiteFeatures
 from adamss_fl.federation.site_state import SiteState
@@ -130,11 +133,16 @@ class Site:
         return {"version": __version__, "architecture": architecture_hash(self.task.model), **splits, "inputs": inputs}
 
     def statistics(self, instruction: Instruction) -> dict[str, Any]:
-        """Answer a query on the training patients; what each answer holds is in the query's own function.
+        """Answer a query; what each answer holds is in the query's own function.
 
-        ``event_times`` (see :func:`event_counts`), or a query of :class:`SiteFeatures`; ``radiomics`` comes with the
-        weights of the network that predicts the masks.
+        On the training patients: ``event_times`` (see :func:`event_counts`), the ``COHORT_QUERIES``, or a query of
+        :class:`SiteFeatures`; ``radiomics`` comes with the weights of the network that predicts the masks. On the test
+        patients, by the model that they were last evaluated with: the ``OUTCOME_QUERIES``.
         """
+        if instruction.settings.get("query") in OUTCOME_QUERIES:
+            return self._answer_outcomes(instruction)
+        if instruction.settings.get("query") in COHORT_QUERIES:
+            return self._answer_cohort(instruction)
         query, features = instruction.settings, self._features(instruction.run)
         if query.get("query") == "event_times":
             return event_counts(self.data.train, query["edges_days"])
@@ -205,6 +213,7 @@ class Site:
         """Sums over one split of patients under the given weights, without training.
 
         settings : ``split`` (validation or test), ``edges_days``, ``tabular``.
+        Of the test split outcomes and predictions are kept here, for later queries.
         Figures: ``patients``, ``events``, ``concordance`` (counts of pairs inside this site), ``overlap`` (2, 3) voxels
         (intersection, predicted, reference; tumour, nodes), mean losses, ``gate_opening``. Risks of the test patients
         are written to the site's own ``risks.csv``.
@@ -221,6 +230,7 @@ class Site:
         days = grid.restricted_mean_days(torch.from_numpy(seen.survival_logits)).numpy()
         if split == "test":
             self._write_risks(samples, days)
+            self._keep_outcomes(instruction, samples, days, grid, seen)
         times, events = [sample.time_days for sample in samples], [sample.event for sample in samples]
         masked = np.array([sample.has_mask for sample in samples])
         return {
@@ -253,6 +263,39 @@ class Site:
         if progress is None:
             return None
         return lambda done, total: progress(f"{self.name}: {what}", done, total)
+
+    def _outcomes_path(self, run: str) -> Path:
+        return self.state_dir / run / "test-outcomes.npz"
+
+    def _keep_outcomes(
+        self, instruction: Instruction, samples: Sequence[Sample], days: np.ndarray, grid: TimeGrid, seen: Inference
+    ) -> None:
+        Outcomes(
+            round=instruction.round,
+            patient=np.array([sample.patient_id for sample in samples], dtype=np.str_),
+            time_days=np.array([sample.time_days for sample in samples], dtype=np.float64),
+            event=np.array([sample.event for sample in samples], dtype=np.int64),
+            days=np.asarray(days, dtype=np.float64),
+            survival=grid.survival_curve(torch.from_numpy(seen.survival_logits)).numpy().astype(np.float64),
+            edges_days=np.array(grid.edges_days, dtype=np.float64),
+        ).save(self._outcomes_path(instruction.run))
+
+    def _answer_outcomes(self, instruction: Instruction) -> dict[str, Any]:
+        if not self.data.test:
+            return {"patients": 0}
+        try:
+            outcomes = Outcomes.load(self._outcomes_path(instruction.run))
+        except InputError as error:
+            raise SiteFailure("no_outcomes") from error
+        least = max(int(instruction.settings.get("least", 1)), self.task.federation.min_cell)
+        return answer_outcomes({**instruction.settings, "round": instruction.round, "least": least}, outcomes)
+
+    def _answer_cohort(self, instruction: Instruction) -> dict[str, Any]:
+        least = max(int(instruction.settings.get("least", 1)), self.task.federation.min_cell)
+        try:
+            return answer_cohort({**instruction.settings, "least": least}, self.data.train, self.task, self.name)
+        except InputError as error:
+            raise SiteFailure("bad_input") from error
 
     def _write_risks(self, samples: Sequence[Sample], days: np.ndarray) -> None:
         table = io.StringIO()

@@ -42,6 +42,7 @@ def stage_one_fingerprint(task: Task, sites: Sequence[str]) -> str | None:
         tabular=TabularSettings(),
         stages=replace(stages, segmentation=task.stages.segmentation),
         validate_every=0,
+        select="last",
     )
     return fingerprint(part, sites)
 

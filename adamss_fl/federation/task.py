@@ -8,6 +8,7 @@ from typing import Any
 
 from adamss_fl.cohort.settings import SplitSettings
 from adamss_fl.federation.plan import RoundPlan
+from adamss_fl.federation.selection import SelectionRule
 from adamss_fl.federation.settings import FederationSettings, PluginSettings
 from adamss_fl.imaging.settings import ImagingSettings
 from adamss_fl.model.settings import ModelSettings
@@ -22,6 +23,7 @@ class Task:
 
     seed : of initial weights, order of patients, augmentation and dropout.
     validate_every : validation figures every so many rounds; 0 never.
+    select : which round's model the run gives, see ``federation.selection``.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Task:
     federation: FederationSettings = field(default_factory=FederationSettings)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
     validate_every: int = 1
+    select: SelectionRule = "last"
 
     def network(self, tabular: Mapping[str, Any] | None) -> ModelSettings:
         """Settings of the network whose survival head takes the vector of an encoding (a plain mapping, or None)."""
@@ -46,5 +49,8 @@ class Task:
 
 def fingerprint(task: Task, sites: Sequence[str]) -> str:
     """Hash of all that decides a run's result: the task and the sites' names."""
-    plain = json.dumps({"task": asdict(task), "sites": sorted(sites)}, sort_keys=True, default=str)
+    settings = asdict(task)
+    if task.select == "last":  # the hash of a run that was begun before there was a choice stays as it was
+        del settings["select"]
+    plain = json.dumps({"task": settings, "sites": sorted(sites)}, sort_keys=True, default=str)
     return hashlib.sha256(plain.encode()).hexdigest()

@@ -481,7 +481,7 @@ def test_a_run_of_guarded_sites_equals_one_of_open_sites_bit_for_bit(tmp_path: P
             real = site(each, own, task, tmp_path / name)
             real.state_dir.mkdir(parents=True)
             if name == "guarded":
-                (real.state_dir / "policy.yaml").write_text("")
+                (real.state_dir / "policy.yaml").write_text("min_cell: 1\n")
             sites.append(guarded(real, SiteFolder(real.state_dir)))
         metrics.append(run_federation(task, LocalSites(sites), tmp_path / name))
         found.append(final_weights(tmp_path / name)[0])
@@ -491,8 +491,26 @@ def test_a_run_of_guarded_sites_equals_one_of_open_sites_bit_for_bit(tmp_path: P
         home = SiteFolder(tmp_path / "guarded" / "sites" / each)
         assert verify(home.audit_path).problems == ()
         told = [entry for entry in last_entries(home.audit_path, 99) if entry.direction == "out"]
-        assert [entry.kind for entry in told] == ["describe", "statistics", "train", "train", "evaluate", "evaluate"]
+        kinds = [entry.kind for entry in told]
+        assert kinds[:6] == ["describe", "statistics", "train", "train", "evaluate", "evaluate"]
+        assert set(kinds[6:]) == {"statistics"}
         assert not SiteFolder(tmp_path / "open" / "sites" / each).is_guarded
+
+
+def test_the_policys_minimum_cell_count_wins_over_the_runs(tmp_path: Path) -> None:
+    task = make_task((1, 1))
+    real = site("a", make_data("a", train=6, test=12), task, tmp_path)
+    real.state_dir.mkdir(parents=True)
+    (real.state_dir / "policy.yaml").write_text("min_cell: 4\n")
+    guard = guarded(real, SiteFolder(real.state_dir))
+    run_federation(task, LocalSites([guard]), tmp_path)
+    run = json.loads((tmp_path / "metrics.json").read_text())
+    last = len(task.plan.rounds)
+    for least in (1, 9):
+        query = {"query": "outcome_cells", "follow_up": [1.0, 9e3], "predicted_days": [1.0, 9e3], "least": least}
+        reply = guard.handle(Instruction("statistics", run["run"], last, 1, query))
+        assert reply.figures["least"] == 4
+    assert run["federated"]["fewest_in_a_cell"] >= 4
 
 
 def test_a_refusal_is_an_absence_with_its_code_and_the_run_goes_on(tmp_path: Path) -> None:
@@ -508,5 +526,5 @@ def test_a_refusal_is_an_absence_with_its_code_and_the_run_goes_on(tmp_path: Pat
     run_federation(task, LocalSites(sites), tmp_path)
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     absences = {(event["site"], event["cause"]) for event in events if event["kind"] == "absence"}
-    assert absences == {("b", "kind_not_allowed")}
+    assert absences == {("b", "kind_not_allowed"), ("b", "no_outcomes")}
     assert "'evaluate' is not under 'kinds'" in (homes["b"].folder / "site.log").read_text()

@@ -64,6 +64,7 @@ runs: ["HECKTOR*", other]
 kinds: [describe, train]
 statistics: [clinical]
 min_patients: 11
+min_cell: 7
 groups_may_leave: [decoder]
 hours: ["tue 10:00-12:00"]
 device: cuda
@@ -76,6 +77,7 @@ bundles: ["{"ab" * 32}"]
         ("describe", "train"),
         ("clinical",),
         11,
+        7,
         ("decoder",),
         ("tue 10:00-12:00",),
         "cuda",
@@ -133,7 +135,8 @@ def test_the_groups_are_the_models_own() -> None:
 
 def test_the_statistics_are_the_queries_that_a_site_answers() -> None:
     """Every query of the sources, and no other."""
-    text = "".join((ROOT / "adamss_fl" / "federation" / name).read_text() for name in ("site.py", "site_features.py"))
+    files = ("site.py", "site_features.py", "outcome_queries.py", "cohort_queries.py")
+    text = "".join((ROOT / "adamss_fl" / "federation" / name).read_text() for name in files)
     assert set(re.findall(r'(?:if name|query\.get\("query"\)) == "(\w+)"', text)) == set(STATISTICS)
 
 

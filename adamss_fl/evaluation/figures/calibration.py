@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adamss_fl.evaluation.figures.style import QUIET, drawing, new_figure, to_svg
-from adamss_fl.survival import calibration, survival_at
+from adamss_fl.survival import CalibrationGroup, calibration, survival_at
 
 if TYPE_CHECKING:
     from adamss_fl.evaluation.predictions import Predictions
@@ -40,7 +40,18 @@ def calibration_figure(arms: Sequence[tuple[str, str, Predictions]], horizon_day
         groups = calibration(
             found.time_days, found.event, predicted, horizon_days, 2 if size < 45 else 3 + (size >= 100)
         )
-        drawn.append((label, colour, [group for group in groups if group.observed is not None]))
+        drawn.append((label, colour, groups))
+    return calibration_groups_figure(drawn, describe_days(horizon_days))
+
+
+def calibration_groups_figure(arms: Sequence[tuple[str, str, Sequence[CalibrationGroup]]], horizon: str) -> str | None:
+    """Groups as they are, (label, colour, groups) an arm, at a ``horizon`` in words. SVG text.
+
+    None where no group has an observed survival.
+    """
+    drawn = [
+        (label, colour, [group for group in groups if group.observed is not None]) for label, colour, groups in arms
+    ]
     if not any(groups for _, _, groups in drawn):
         return None
     with drawing():
@@ -67,7 +78,7 @@ def calibration_figure(arms: Sequence[tuple[str, str, Predictions]], horizon_day
         axes.set_aspect("equal")
         axes.set_xlabel("predicted survival")
         axes.set_ylabel("observed survival (Kaplan-Meier, 95 %)")
-        axes.set_title(f"At {describe_days(horizon_days)}")
+        axes.set_title(f"At {horizon}")
         axes.legend(loc="upper left")
         return to_svg(figure)
 

@@ -49,6 +49,21 @@ def kaplan_meier_figure(
         return to_svg(figure)
 
 
+def curves_figure(title: str, curves: Sequence[tuple[str, str, KaplanMeier]]) -> str:
+    """One panel of ready curves, (label, colour, curve) each, with numbers at risk. SVG text."""
+    members = [_Group(*each) for each in curves]
+    longest = max(float(group.curve.observed_days[-1]) for group in members)
+    with drawing():
+        figure = new_figure(3.9 + 0.2 * len(members))
+        above, below = figure.subplots(
+            2, 1, gridspec_kw={"height_ratios": [3.2, 0.3 * len(members) + 0.15]}, sharex="col"
+        )
+        _draw_curves(above, members, title, longest)
+        _draw_at_risk(below, members, longest)
+        above.set_ylabel("event-free share of patients")
+        return to_svg(figure)
+
+
 def _groups(found: Predictions, label: NDArray[np.int64], groups: int) -> list[_Group]:
     names = {2: ("low risk", "high risk"), 3: ("low risk", "middle", "high risk")}.get(
         groups, tuple(f"group {k + 1} of {groups}" for k in range(groups))

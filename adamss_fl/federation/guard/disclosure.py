@@ -2,11 +2,14 @@
 
 A figure stands on the patients that its sum runs over: a mean loss on the patients of the split, a histogram or the
 counts of a column's levels on all who are counted in it (single cells may be small; a hospital that minds forbids the
-query), the overlap with a reference on the patients who have one.
+query; in tables of test patients and those for the comparison of sites ``min_cell`` keeps them from being so), the
+overlap with a reference on the patients who have one.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from adamss_fl.federation.outcome_queries import OUTCOME_QUERIES
 
 
 class NoCount(ValueError):
@@ -51,8 +54,13 @@ def _counts(kind: str, statistic: str | None, figures: Mapping[str, Any]) -> Ite
         return [figures["patients"]]
     if kind == "evaluate":
         return [figures["patients"], *([figures["masked"]] if figures["patients"] else [])]
-    if kind == "statistics" and statistic in ("event_times", "radiomics"):
+    if kind == "statistics" and statistic in ("event_times", "radiomics", "survival_counts", "cox", *OUTCOME_QUERIES):
         return [figures["patients"]]
+    if kind == "statistics" and statistic in ("summary", "columns"):
+        if set(figures) <= {"patients", "least"}:  # a site with fewer patients than its minimum cell count
+            return [figures["patients"]]
+        more = figures["behind"].values() if statistic == "summary" else _of_columns(figures["sums"].values())
+        return [figures["patients"], *more]
     if kind == "statistics" and statistic == "follow_up":
         return [sum(figures["counts"])]
     if kind == "statistics" and statistic == "clinical":
@@ -66,3 +74,9 @@ def _counts(kind: str, statistic: str | None, figures: Mapping[str, Any]) -> Ite
         # It runs over every training patient and does not say how many they are; the site checks that beforehand.
         return [0 for _ in figures["sums"]["events"]]
     raise KeyError(kind)
+
+
+def _of_columns(columns: Iterable[Mapping[str, Any]]) -> Iterable[Any]:
+    for column in columns:
+        yield from column["moments"]["n"]
+        yield sum(column["cells"]["counts"]) + column["cells"]["hidden_patients"]

@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Protocol
 
+from adamss_fl.federation.cohort_queries import COHORT_QUERIES
 from adamss_fl.federation.digest import message_digest
 from adamss_fl.federation.guard.audit import AuditLog
 from adamss_fl.federation.guard.audit_files import Direction
@@ -24,6 +25,7 @@ from adamss_fl.federation.guard.policy import (
 )
 from adamss_fl.federation.guard.site_folder import SiteFolder
 from adamss_fl.federation.messages import Instruction, PolicyRefusal, Reply, SiteFailure, failure_code
+from adamss_fl.federation.outcome_queries import OUTCOME_QUERIES
 from adamss_fl.federation.site import Site
 from adamss_fl.federation.site_data import SiteData
 from adamss_fl.federation.task import Task
@@ -93,7 +95,7 @@ class GuardedSite:
             raise self._refusal(instruction, decision)
         try:
             self._require_patients(instruction)
-            reply = self._site.handle(instruction)
+            reply = self._site.handle(self._with_min_cell(instruction))
         except PolicyRefusal:
             raise
         except Exception as failure:
@@ -148,6 +150,17 @@ class GuardedSite:
             decision = refused("policy_unreadable", str(error))
         if decision is not None:
             raise self._refusal(instruction, decision)
+
+    def _with_min_cell(self, instruction: Instruction) -> Instruction:
+        """The instruction, what it asks of outcomes and cohort held to the policy's minimum cell count."""
+        held = (*OUTCOME_QUERIES, *COHORT_QUERIES)
+        if instruction.kind != "statistics" or instruction.settings.get("query") not in held:
+            return instruction
+        try:
+            least = self._rules()[0].min_cell
+        except Exception as error:
+            raise self._refusal(instruction, refused("policy_unreadable", str(error))) from error
+        return replace(instruction, settings={**instruction.settings, "least": least})
 
     def _let_out(self, instruction: Instruction, reply: Reply) -> Reply:
         digest, size = "", 0

@@ -35,6 +35,13 @@ STATISTICS = (
     "radiomics_moments",
     "radiomics_cox",
     "radiomics_products",
+    "summary",
+    "columns",
+    "survival_counts",
+    "cox",
+    "outcome_cells",
+    "concordance",
+    "prediction_error",
 )
 """The queries that ``Site.statistics`` answers."""
 
@@ -71,6 +78,8 @@ class Policy:
     runs : patterns of the names of tasks, as a shell matches files; upper and lower case differ.
     kinds, statistics : instructions and queries that are answered.
     min_patients : the least number of patients behind any figure that leaves.
+    min_cell : the least number of patients in a cell of the tables told of test patients, unless it is empty, and
+        behind what is told for the comparison of sites.
     groups_may_leave : parameter groups whose tensors may leave.
     hours : windows of local time, see ``federation.guard.hours``; None means always.
     device : where the site may compute: ``cpu``, ``cuda`` (any GPU), ``cuda:0``; None means anywhere.
@@ -85,6 +94,7 @@ class Policy:
     kinds: tuple[str, ...] = KINDS
     statistics: tuple[str, ...] = STATISTICS
     min_patients: int = 5
+    min_cell: int = 5
     groups_may_leave: tuple[str, ...] = PARAMETER_GROUPS
     hours: tuple[str, ...] | None = None
     device: str | None = None
@@ -109,6 +119,8 @@ class Policy:
                 raise PolicyMistake(("bundles", place), "must be a SHA-256 of 64 digits 0-9 and a-f, in quotes")
         if self.min_patients < 1:
             raise PolicyMistake(("min_patients",), f"must be 1 or more, not {self.min_patients}")
+        if self.min_cell < 1:
+            raise PolicyMistake(("min_cell",), f"must be 1 or more, not {self.min_cell}")
         if not self.max_message_mb > 0:
             raise PolicyMistake(("max_message_mb",), f"must be more than 0, not {self.max_message_mb:g}")
         if self.device is not None and not _DEVICE.fullmatch(self.device):

@@ -107,7 +107,9 @@ def expected_pairs(
     return np.asarray(across.right + right), np.asarray(across.right + across.wrong + comparable)
 
 
-def pair_tallies(table: NDArray[Any], first: Array | None = None, same_patient: NDArray[Any] | float = 0.0) -> PairTallies:
+def pair_tallies(
+    table: NDArray[Any], first: Array | None = None, same_patient: NDArray[Any] | float = 0.0
+) -> PairTallies:
     """All pairs in ``table`` (..., T, 2, R): censored (index 0) and events (index 1) by time bin and risk bin.
 
     first : (..., T, R) summed weights of the events as the first of a pair, their number where None.

@@ -13,8 +13,6 @@ from adamss_fl.federation.statistics.site_summary import SiteSummary
 __all__ = ["Finding", "PreflightSettings", "SiteSummary", "findings"]
 
 AXES = ("x", "y", "z")
-LARGEST_SUV = 100.0
-"""No body has 5 % of its voxels above it."""
 BODY_WEIGHTS_KG = (40.0, 150.0)
 OTHER_UNIT = 300.0
 """A ratio that no scanner explains: Bq/ml is some thousands of times SUV, and units differ by a thousand."""
@@ -26,7 +24,8 @@ class PreflightSettings:
 
     batch_size : patients per training step. few_events : fewer are few. p_value : of event fractions. follow_up :
     shorter than this share of the others' median. spacing : relative difference. suv, tumour : ratio, or its inverse.
-    missing : share of a column.
+    missing : share of a column. largest_suv : no body has 5 % of its voxels there or above; where the sites' SUV are
+    clipped, the clip, if that is so high. masks : whether the run learns from them.
     """
 
     batch_size: int = 2
@@ -37,6 +36,8 @@ class PreflightSettings:
     suv: float = 2.0
     tumour: float = 3.0
     missing: float = 0.5
+    largest_suv: float = 100.0
+    masks: bool = True
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,10 @@ def _spacing(site: SiteSummary, others: Sequence[SiteSummary], limits: Preflight
     for modality in ("pet", "ct"):
         name = f"{modality}_spacing_mm"
         own = getattr(site, name)
-        usual = [_usual(own[k], [getattr(other, name)[k] for other in others]) for k in range(3)]
+        known = [each for each in (getattr(other, name) for other in others) if each is not None]
+        if own is None:
+            continue
+        usual = [_usual(own[k], [each[k] for each in known]) for k in range(3)]
         apart = [0.0 if each is None else own[k] / each - 1 for k, each in enumerate(usual)]
         worst = max(range(3), key=lambda k: abs(apart[k]))
         if abs(apart[worst]) > limits.spacing:
@@ -136,20 +140,22 @@ def _spacing(site: SiteSummary, others: Sequence[SiteSummary], limits: Preflight
 
 def _suv(site: SiteSummary, others: Sequence[SiteSummary], limits: PreflightSettings) -> Iterator[Finding]:
     remedy = "import the PET again in SUVbw, with the patients' weight and injected dose"
-    peers = [other for other in others if other.suv_p95 <= LARGEST_SUV]
+    if site.suv_mean is None or site.suv_p95 is None:
+        return
+    known = [(other.suv_mean, other.suv_p95) for other in others if other.suv_mean and other.suv_p95]
+    peers = [(mean, p95) for mean, p95 in known if p95 < limits.largest_suv]
     if not peers:
-        if site.suv_p95 > LARGEST_SUV:
+        if site.suv_p95 >= limits.largest_suv:
             text = f"SUV 95th percentile of {site.suv_p95:.3g}: looks like Bq/ml, not SUV"
             yield Finding("suv_scale", "error", site.site, text, remedy)
         return
     ratios = {}
-    for label, figure in (("mean", "suv_mean"), ("95th percentile", "suv_p95")):
-        own = getattr(site, figure)
-        ratios[f"SUV {label} of {own:.3g}"] = own / (_usual(own, [getattr(peer, figure) for peer in peers]) or own)
+    for place, (label, own) in enumerate((("mean", site.suv_mean), ("95th percentile", site.suv_p95))):
+        ratios[f"SUV {label} of {own:.3g}"] = own / (_usual(own, [peer[place] for peer in peers]) or own)
     figure, ratio = max(ratios.items(), key=lambda item: abs(math.log(item[1])))
     times = max(ratio, 1 / ratio)
     hint = ""
-    if times >= OTHER_UNIT or site.suv_p95 > LARGEST_SUV:
+    if times >= OTHER_UNIT or site.suv_p95 >= limits.largest_suv:
         hint = ": looks like Bq/ml, or a dose or weight in another unit, not SUV"
     elif BODY_WEIGHTS_KG[0] <= times <= BODY_WEIGHTS_KG[1]:
         hint = ": about a body weight in kg, as of Bq/ml not normalised by it, not SUV"
@@ -161,8 +167,11 @@ def _suv(site: SiteSummary, others: Sequence[SiteSummary], limits: PreflightSett
 def _tumour(site: SiteSummary, others: Sequence[SiteSummary], limits: PreflightSettings) -> Iterator[Finding]:
     known = [other.tumour_ml for other in others if other.tumour_ml is not None]
     if site.tumour_ml is None:
-        remedy = "contour some patients, or train the segmentation at other sites"
-        yield Finding("no_masks", "warning" if known else "error", site.site, "no patient has a mask", remedy)
+        if not limits.masks:
+            return
+        severity: Literal["warning", "error"] = "warning" if known else "error"
+        text, remedy = "no patient has a mask, or too few to tell", "contour some, or train the segmentation elsewhere"
+        yield Finding("no_masks", severity, site.site, text, remedy)
         return
     usual = _usual(site.tumour_ml, known)
     if usual and not 1 / limits.tumour <= site.tumour_ml / usual <= limits.tumour:

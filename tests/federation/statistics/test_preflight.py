@@ -187,7 +187,31 @@ def test_follow_up_that_never_ends_has_no_median() -> None:
 # --- on the wire ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("changed", [{}, {"tumour_ml": None, "tumour_sd_ml": None, "nodes": None}])
+UNKNOWN: dict[str, Any] = dict.fromkeys(
+    ("pet_spacing_mm", "pet_spacing_sd_mm", "ct_spacing_mm", "ct_spacing_sd_mm", "suv_mean", "suv_sd", "suv_p95")
+)
+
+
+def test_what_a_site_does_not_know_is_no_finding_of_it_or_of_others() -> None:
+    assert findings(three(**UNKNOWN)) == ()
+    assert findings([site(number, **UNKNOWN) for number in range(3)]) == ()
+    bare = [site(0, **UNKNOWN), site(1, suv_p95=16000.0, suv_mean=4700.0), site(2, **UNKNOWN)]
+    assert [each.code for each in findings(bare)] == ["suv_scale"]
+
+
+@pytest.mark.parametrize("others", [[], [site(0), site(2)]])
+def test_suv_at_the_clip_are_no_suv(others: list[SiteSummary]) -> None:
+    clipped = site(1, suv_mean=19.5, suv_p95=20.0)
+    found = only(findings([clipped, *others], PreflightSettings(largest_suv=20.0)), "suv_scale")
+    assert (found.severity, "Bq/ml" in found.message) == ("error", True)
+
+
+def test_a_run_without_segmentation_does_not_miss_masks() -> None:
+    bare = [site(number, tumour_ml=None, tumour_sd_ml=None, nodes=None) for number in range(2)]
+    assert findings(bare, PreflightSettings(masks=False)) == ()
+
+
+@pytest.mark.parametrize("changed", [{}, UNKNOWN, {"tumour_ml": None, "tumour_sd_ml": None, "nodes": None}])
 def test_a_summary_travels_as_json_without_loss(changed: dict[str, Any]) -> None:
     summary = site(1, **changed)
     assert SiteSummary.from_plain(json.loads(json.dumps(summary.plain()))) == summary
@@ -201,7 +225,10 @@ def test_a_summary_travels_as_json_without_loss(changed: dict[str, Any]) -> None
         ({"patients": 80.5}, "not a whole number"),
         ({"pet_spacing_mm": [4.0, 4.0]}, "pet_spacing_mm: shape"),
         ({"ct_spacing_mm": [1.0, 1.0, 0.0]}, "negative, 0 or not finite"),
-        ({"suv_mean": None}, "suv_mean: not an array of numbers"),
+        ({"suv_mean": None}, "suv_mean, suv_sd and suv_p95 go together"),
+        ({"suv_mean": "1"}, "suv_mean: not an array of numbers"),
+        ({"suv_mean": 1e12}, "too large"),
+        ({"pet_spacing_mm": None}, "pet_spacing go together"),
         ({"suv_mean": 0.0}, "negative, 0 or not finite"),
         ({"suv_p95": float("nan")}, "suv_p95: a value is not finite"),
         ({"tumour_ml": -1.0}, "negative, 0 or not finite"),

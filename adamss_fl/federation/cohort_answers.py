@@ -1,0 +1,68 @@
+"""Cohort queries put to all sites: the answers that count, and why the others do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from adamss_fl import plain
+from adamss_fl.errors import InputError
+from adamss_fl.federation.outcome_table import Ask
+
+Answer = TypeVar("Answer")
+Read = Callable[[Mapping[str, Any], str, int], Answer]
+"""Makes an answer of (figures, site, its training patients); raises InputError for what no patients can have."""
+
+BINS = 64
+NO_ANSWER = "no answer: it is absent, or its policy forbids the query"
+TOO_FEW = "fewer training patients than its minimum cell count"
+
+
+@dataclass(frozen=True)
+class Asked(Generic[Answer]):
+    """The answers to one query by site, in the order of the names, and the reasons for those that do not count."""
+
+    answers: dict[str, Answer]
+    left_out: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """ask : sends a query's settings to all sites and gives the replies that count; sites : who is asked."""
+
+    ask: Ask
+    sites: tuple[str, ...]
+
+    def put(self, query: Mapping[str, Any], read: Read[Answer]) -> Asked[Answer]:
+        """Ask all sites; an answer that ``read`` refuses does not count. Raises QuorumLost."""
+        answers: dict[str, Answer] = {}
+        left_out = dict.fromkeys(self.sites, NO_ANSWER)
+        for reply in self.ask(query):
+            try:
+                patients = int(plain.counts(reply.figures.get("patients"), (), "patients"))
+                if set(reply.figures) <= {"patients", "least"}:
+                    raise InputError(TOO_FEW)
+                answers[reply.site] = read(reply.figures, reply.site, patients)
+            except InputError as error:
+                left_out[reply.site] = str(error)
+        return Asked(
+            dict(sorted(answers.items())), {site: why for site, why in left_out.items() if site not in answers}
+        )
+
+
+def nested_edges(edges_days: Sequence[float]) -> list[list[float]]:
+    """Time grids from fine to coarse, each a part of the one before, from the run's time bins (K + 1 edges from 0).
+
+    Bins lie at quantiles of event times, so parts of equal share of them hold about as many events. The finest grid has
+    BINS of them, to the whole day, up to the last edge; the coarsest has one edge, after 3/4 of the events.
+    """
+    places = np.linspace(0, len(edges_days) - 1, BINS + 1)
+    fine = np.unique(np.interp(places, np.arange(len(edges_days)), edges_days).round())
+    inner = fine[1:-1]
+    levels = [fine[1:], *(inner[step - 1 :: step] for step in (1, 2, 4, 8, 16))]
+    levels += [levels[-1][1:], levels[-1][2:]]
+    distinct = {tuple(level.tolist()): None for level in levels if level.size}
+    return [[0.0, *level] for level in distinct]

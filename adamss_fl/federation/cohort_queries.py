@@ -1,0 +1,207 @@
+"""A site's answers on its training patients before training: sums for the comparison of sites and for their cohort.
+
+``least`` is the minimum cell count. What an answer tells stands on ``least`` patients or more: a table has no smaller
+cell unless it is empty, a mean over fewer is left out, and a covariate that fewer share is not regressed on. A site
+with fewer training patients tells their number alone. The number of events is told as ``describe`` tells it.
+
+Answers over other edges can be subtracted from each other. The server's own questions are nested, so that they tell no
+more together than the finest does; a hospital that does not trust its server to ask no others forbids the query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adamss_fl.errors import InputError
+from adamss_fl.federation.messages import SiteFailure
+from adamss_fl.federation.outcome_queries import LARGEST_CELL_COUNT
+from adamss_fl.federation.statistics.cox_likelihood import cox_derivatives
+from adamss_fl.federation.statistics.site_summary import SiteSummary, median_follow_up
+from adamss_fl.federation.statistics.summaries import FEW_VALUES, table_sums
+from adamss_fl.federation.statistics.survival_counts import SurvivalCounts, survival_counts
+from adamss_fl.federation.task import Task
+from adamss_fl.imaging import ImagingSettings, Sample
+from adamss_fl.radiomics.encoding import TabularEncoding
+
+COHORT_QUERIES = ("summary", "columns", "survival_counts", "cox")
+
+Array = NDArray[np.float64]
+
+
+def answer_cohort(query: Mapping[str, Any], samples: Sequence[Sample], task: Task, site: str) -> dict[str, Any]:
+    """The answer to one of :data:`COHORT_QUERIES` over the training patients ``samples``.
+
+    ``summary`` : see :func:`_summary`. ``columns`` : ColumnSums of the continuous clinical columns that ``edges``
+    names, on its edges. ``survival_counts`` : see :func:`_survival`; ``cox`` : see :func:`_cox`. Every answer has
+    ``patients`` and ``least``. Raises InputError for a malformed query, or data that it cannot be answered from, and
+    SiteFailure ``unknown_query``.
+    """
+    least = query.get("least", 1)
+    if not isinstance(least, int) or isinstance(least, bool) or not 1 <= least <= LARGEST_CELL_COUNT:
+        raise InputError(f"least: must be a whole number of 1 to {LARGEST_CELL_COUNT}")
+    name = query.get("query")
+    if name not in COHORT_QUERIES:
+        raise SiteFailure("unknown_query")
+    head = {"patients": len(samples), "least": least}
+    if len(samples) < least:
+        return head
+    if name == "summary":
+        return {**head, **_summary(samples, task, site, least)}
+    if name == "columns":
+        known = [column.name for column in task.tabular.clinical if column.kind == "continuous"]
+        columns = {column: _numbers(column, samples) for column in known}
+        return {**head, "sums": {n: sums.plain() for n, sums in table_sums(columns, query["edges"], least).items()}}
+    if name == "survival_counts":
+        return {**head, **_survival(query, samples, least)}
+    if name == "cox":
+        return {**head, **_cox(query, samples, least)}
+    raise SiteFailure("unknown_query")
+
+
+def _summary(samples: Sequence[Sample], task: Task, site: str, least: int) -> dict[str, Any]:
+    """``summary`` (SiteSummary), and ``behind``: patients behind its SUV and behind its tumours, 0 where untold.
+
+    A sample has been resampled, so that native voxel spacings are not known here.
+    """
+    times, events = _endpoints(samples)
+    suv, tumours = _suv(samples, task.imaging), _tumours(samples, task.imaging)
+    told = {"suv": len(suv), "tumour": len(tumours)}
+    told = {name: count if count >= least else 0 for name, count in told.items()}
+    mean, spread, p95 = _suv_figures(suv) if told["suv"] else (None, None, None)
+    volumes, nodes = tumours[:, 0], tumours[:, 1]
+    follow_up = median_follow_up(times, events) if np.sum(events == 0) >= least else None
+    summary = SiteSummary(
+        site=site,
+        patients=len(samples),
+        events=int(events.sum()),
+        follow_up_days=follow_up,
+        pet_spacing_mm=None,
+        pet_spacing_sd_mm=None,
+        ct_spacing_mm=None,
+        ct_spacing_sd_mm=None,
+        suv_mean=mean,
+        suv_sd=spread,
+        suv_p95=p95,
+        tumour_ml=float(volumes.mean()) if told["tumour"] else None,
+        tumour_sd_ml=float(volumes.std(ddof=min(1, volumes.size - 1))) if told["tumour"] else None,
+        nodes=float(nodes.mean()) if told["tumour"] else None,
+        missing={column.name: _missing_share(column.name, samples, least) for column in task.tabular.clinical},
+    )
+    return {"summary": summary.plain(), "behind": told}
+
+
+def _suv(samples: Sequence[Sample], settings: ImagingSettings) -> Array:
+    """(n, 3) mean, variance and 95th percentile of the SUV, as clipped by the settings, in the body of each patient."""
+    rows = []
+    for sample in samples:
+        body = np.asarray(sample.image[1]) > 0
+        suv = np.asarray(sample.image[0])[body].astype(np.float64) * settings.pet_suv_max
+        if suv.size:
+            rows.append((suv.mean(), suv.var(), np.percentile(suv, 95)))
+    return np.array(rows, dtype=np.float64).reshape(-1, 3)
+
+
+def _suv_figures(suv: Array) -> tuple[float, float, float] | tuple[None, None, None]:
+    """Mean and spread of voxels, and the mean 95th percentile, every patient counting alike; None where a PET is 0."""
+    mean, p95 = float(suv[:, 0].mean()), float(suv[:, 2].mean())
+    spread = float(np.sqrt(suv[:, 1].mean() + suv[:, 0].var()))
+    return (mean, spread, p95) if min(mean, p95) > 0 else (None, None, None)
+
+
+def _tumours(samples: Sequence[Sample], settings: ImagingSettings) -> Array:
+    """(n, 2) tumour volume in mL and number of nodes (26-connected pieces) of each patient with a mask."""
+    from scipy.ndimage import label
+
+    voxel_ml = float(np.prod(settings.spacing_mm)) / 1000.0
+    rows = [
+        (np.count_nonzero(sample.mask[0]) * voxel_ml, label(np.asarray(sample.mask[1]), np.ones((3, 3, 3)))[1])
+        for sample in samples
+        if sample.has_mask
+    ]
+    return np.array(rows, dtype=np.float64).reshape(-1, 2)
+
+
+def _missing_share(column: str, samples: Sequence[Sample], least: int) -> float:
+    """Share of patients without a value: 0 where they are fewer than ``least``, 1 where the others are."""
+    values = [sample.clinical.get(column) for sample in samples]
+    without = sum(value is None or value != value or (isinstance(value, str) and not value.strip()) for value in values)
+    if len(values) - without < least:
+        return 1.0
+    return without / len(values) if without >= least else 0.0
+
+
+def _survival(query: Mapping[str, Any], samples: Sequence[Sample], least: int) -> dict[str, Any]:
+    """Events and censored patients per cell of a time grid.
+
+    levels : edges in days from 0, from fine to coarse; level : which is asked. ``finest`` in the answer is the first
+    level from ``level`` on that ``least`` allows, their number where none is; ``sums`` is there where it is ``level``.
+    """
+    times, events = _endpoints(samples)
+    if least > 1 and np.sum(times == 0) < least:  # time 0 is a cell of its own, which no grid makes wider
+        times = np.where(times == 0, np.nextafter(0.0, 1.0), times)
+    levels, level = query["levels"], int(query["level"])
+    finest, counts = level, None
+    for finest in range(level, len(levels) + 1):
+        counts = survival_counts(times, events, levels[finest]) if finest < len(levels) else None
+        if counts is not None and fewest_in_a_cell(counts) >= least:
+            break
+    if finest != level or counts is None:
+        return {"finest": finest}
+    return {"finest": finest, "sums": counts.plain()}
+
+
+def fewest_in_a_cell(counts: SurvivalCounts) -> int:
+    """The smallest count that is not 0; 0 where all are."""
+    cells = np.concatenate([counts.events.ravel(), counts.censored.ravel(), counts.beyond])
+    return int(cells[cells > 0].min(initial=counts.patients))
+
+
+def _cox(query: Mapping[str, Any], samples: Sequence[Sample], least: int) -> dict[str, Any]:
+    """CoxDerivatives of this site as a stratum, at ``beta`` of the numbers at ``places`` of the clinical encoding.
+
+    tabular : the run's encoding. ``rare`` in the answer : those of ``places`` with two or three values, one of which
+    fewer than ``least`` patients share; ``sums`` : None where there is one, or fewer events than ``least`` but some.
+    """
+    places = [int(place) for place in query["places"]]
+    x = covariates(TabularEncoding.from_plain(query["tabular"]), samples)[:, places]
+    times, events = _endpoints(samples)
+    if 0 < events.sum() < least:
+        return {"rare": [], "sums": None}
+    rare = [place for place, column in zip(places, x.T, strict=True) if _is_rare(column, least)]
+    if rare:
+        return {"rare": rare, "sums": None}
+    return {"rare": [], "sums": cox_derivatives(x, times, events, query["beta"]).plain()}
+
+
+def covariates(encoding: TabularEncoding, samples: Sequence[Sample]) -> Array:
+    """(N, p) the clinical part of the run's tabular vector. Raises InputError where a patient lacks a column."""
+    clinical = TabularEncoding(encoding.clinical)
+    for column in clinical.clinical:
+        if any(column.name not in sample.clinical for sample in samples):
+            raise InputError(f"clinical column {column.name!r}: a patient has no such column; mend the table")
+    rows = [[n for column in clinical.clinical for n in column.encode(each.clinical[column.name])] for each in samples]
+    return np.array(rows, dtype=np.float64).reshape(len(samples), clinical.length)
+
+
+def _is_rare(values: Array, least: int) -> bool:
+    """Whether a covariate with two or three values has one that fewer than ``least`` patients share."""
+    patients = np.unique(values, return_counts=True)[1]
+    return bool(1 < patients.size <= FEW_VALUES and (patients < least).any())
+
+
+def _numbers(column: str, samples: Sequence[Sample]) -> Array:
+    values = [sample.clinical.get(column) for sample in samples]
+    if any(isinstance(value, str) for value in values):
+        raise InputError(f"clinical column {column!r}: a value is text; mend it, or make the column categorical")
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _endpoints(samples: Sequence[Sample]) -> tuple[Array, NDArray[np.int64]]:
+    return (
+        np.array([sample.time_days for sample in samples], dtype=np.float64),
+        np.array([sample.event for sample in samples], dtype=np.int64),
+    )

@@ -1,0 +1,151 @@
+"""The federated C-index: its error against the pooled one by table size, the coverage of its intervals, and its speed.
+
+    python benchmarks/federated_c.py                 # all three, some minutes on one core
+    python benchmarks/federated_c.py --cohorts 20 --patients 5000
+
+Errors: 200 random cohorts of 600 patients at five sites of unequal size and hazard, half of them with times in whole
+days. Coverage: 300 cohorts from one population. Speed: seconds of a site and of the server for one large site, and
+lifelines on the same patients in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adamss_fl.federation.statistics.concordance import ConcordanceSums, all_pairs, concordance_sums
+from adamss_fl.federation.statistics.resampling import resampled_interval, resampled_sums
+from adamss_fl.survival import concordance_counts
+
+Array = NDArray[Any]
+Cohort = tuple[Array, Array, Array, Array]
+"""Days, events, risks and sites of N patients."""
+
+
+def main() -> None:
+    """Run the benchmark and print its tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cohorts", type=int, default=200)
+    parser.add_argument("--patients", type=int, default=50_000, help="of the one site whose time is taken")
+    options = parser.parse_args()
+    print("| bins | mean error | worst | bias | mean width of the bounds | inside them |\n|---|---|---|---|---|---|")
+    for bins in (64, 32, 16, 8, 4, 2, 1):
+        print(error_row(bins, options.cohorts), flush=True)
+    print("\n| patients | bins | coverage of the 95 % interval | mean width |\n|---|---|---|---|")
+    for patients, bins in ((150, 16), (300, 16), (150, 4), (150, 2)):
+        print(coverage_row(patients, bins, 300 * options.cohorts // 200), flush=True)
+    print("\n" + speed(options.patients))
+
+
+def cohort(rng: np.random.Generator, whole_days: bool, patients: int = 600, sites: int = 5) -> Cohort:
+    """A random cohort; its sites differ in size and hazard, its model in strength, its censoring in amount."""
+    slope, noise = rng.uniform(0.3, 1.5), rng.uniform(0.2, 1.5)
+    log_hazard = rng.normal(size=patients)
+    site = rng.choice(sites, size=patients, p=rng.dirichlet(np.full(sites, 5)))
+    hazard = np.exp(slope * log_hazard + rng.normal(0, 0.3, sites)[site])
+    died = (rng.exponential(size=patients) / hazard) ** (1 / rng.uniform(0.8, 2)) * 800
+    lost = rng.uniform(0, np.quantile(died, rng.uniform(0.6, 0.98)) * 1.6, size=patients)
+    days = np.minimum(died, lost)
+    return np.ceil(days) if whole_days else days, died <= lost, log_hazard + noise * rng.normal(size=patients), site
+
+
+def from_one_population(rng: np.random.Generator, patients: int) -> Cohort:
+    """A cohort of three sites from a fixed population, half of it censored."""
+    log_hazard, site = rng.normal(size=patients), rng.choice(3, size=patients, p=[0.5, 0.3, 0.2])
+    died = (rng.exponential(size=patients) * np.exp(-log_hazard - np.array([0, 0.2, -0.2])[site])) ** 0.8 * 800
+    lost = rng.uniform(0, 2500, size=patients)
+    return np.minimum(died, lost), died <= lost, log_hazard + 0.8 * rng.normal(size=patients), site
+
+
+def edges_of(values: Array, bins: int) -> list[float]:
+    """Inner edges of ``bins`` equal shares."""
+    if bins == 1:
+        return []
+    found: list[float] = np.unique(np.quantile(values, np.arange(1, bins) / bins, method="inverted_cdf")).tolist()
+    return found
+
+
+def parts_of(data: Cohort, bins: int) -> list[tuple[Any, ...]]:
+    """What each site's sums are made from."""
+    days, events, risks, site = data
+    edges = edges_of(days, bins), edges_of(risks, bins)
+    return [(days[site == k], events[site == k], risks[site == k], *edges) for k in np.unique(site)]
+
+
+def error_row(bins: int, cohorts: int) -> str:
+    """One line of the first table."""
+    rng = np.random.default_rng(0)
+    errors, widths, inside = [], [], 0
+    for number in range(cohorts):
+        data = cohort(rng, whole_days=number % 2 == 1)
+        found = all_pairs(reduce(add, [concordance_sums(*part) for part in parts_of(data, bins)]))
+        truth = concordance_counts(*data[:3]).c_index
+        errors.append(found.c_index - truth)
+        widths.append(found.high - found.low)
+        inside += found.low <= truth <= found.high
+    sizes = np.abs(errors)
+    return (
+        f"| {bins} x {bins} | {sizes.mean():.5f} | {sizes.max():.5f} | {np.mean(errors):+.5f} "
+        f"| {np.mean(widths):.3f} | {inside} of {cohorts} |"
+    )
+
+
+def coverage_row(patients: int, bins: int, cohorts: int) -> str:
+    """One line of the second table."""
+    truth = concordance_counts(*from_one_population(np.random.default_rng(99), 100_000)[:3]).c_index
+    covered, widths = 0, []
+    for seed in range(cohorts):
+        parts = parts_of(from_one_population(np.random.default_rng(seed), patients), bins)
+        sums = reduce(add, [concordance_sums(*part) for part in parts])
+        drawn = [resampled_sums(*part, 400, seed * 10 + site) for site, part in enumerate(parts)]
+        interval = resampled_interval(all_pairs(sums).c_index, sums, reduce(add, drawn))
+        covered += interval.low <= truth <= interval.high
+        widths.append(interval.high - interval.low)
+    return f"| {patients} | {bins} x {bins} | {covered / cohorts:.3f} | {np.mean(widths):.3f} |"
+
+
+def speed(patients: int) -> str:
+    """Seconds of one site, of the server, and of lifelines, in turn; medians of three."""
+    from lifelines.utils import concordance_index
+
+    data = from_one_population(np.random.default_rng(0), patients)
+    days, events, risks, _ = data
+    edges = edges_of(days, 64), edges_of(risks, 64)
+    sums = concordance_sums(days, events, risks, *edges)
+    told, bins = sums.plain(), (len(edges[0]) + 1, len(edges[1]) + 1)
+
+    def server() -> None:
+        read = ConcordanceSums.from_plain(told, bins, patients)
+        all_pairs(read + read)
+
+    seconds = {
+        "a site": median_seconds(lambda: concordance_sums(days, events, risks, *edges)),
+        "the server": median_seconds(server),
+        "lifelines": median_seconds(lambda: concordance_index(days, -risks, events)),
+    }
+    shown = ", ".join(f"{name} {value:.4f} s" for name, value in seconds.items())
+    ratio = seconds["a site"] / seconds["lifelines"]
+    return f"{patients} patients: {shown}; a site takes {ratio:.2f} times lifelines' time"
+
+
+def median_seconds(work: Any, repeats: int = 3) -> float:
+    """The median of some runs of ``work``."""
+    found: Sequence[float] = sorted(_seconds(work) for _ in range(repeats))
+    return found[repeats // 2]
+
+
+def _seconds(work: Any) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
