@@ -28,9 +28,10 @@ from adamss_fl.evaluation.predictions import Predictions, predict
 from adamss_fl.evaluation.scores import calibration_figures, score
 from adamss_fl.federation.events import Tracker
 from adamss_fl.federation.files import write_atomically
+from adamss_fl.federation.finished_run import final_weights
 from adamss_fl.federation.local_sites import LocalSites
 from adamss_fl.federation.messages import Sites
-from adamss_fl.federation.run import final_weights, refuse_other_task
+from adamss_fl.federation.run import refuse_other_task
 from adamss_fl.federation.run import run_federation as run_task
 from adamss_fl.federation.site import Progress, Site
 from adamss_fl.federation.site_data import SiteData

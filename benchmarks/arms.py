@@ -24,7 +24,7 @@ from adamss_fl.evaluation.compare import Arm, oracle_figures, pool, predict_arm,
 from adamss_fl.evaluation.predictions import Predictions
 from adamss_fl.evaluation.scores import score
 from adamss_fl.federation.files import write_json
-from adamss_fl.federation.run import final_weights
+from adamss_fl.federation.finished_run import final_weights
 from adamss_fl.federation.site_data import SiteData
 from adamss_fl.federation.task import Task
 from adamss_fl.run_config import RunConfig

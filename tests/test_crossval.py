@@ -21,7 +21,7 @@ from adamss_fl.evaluation.compare import centralized, hash_of_patients, pool
 from adamss_fl.evaluation.cross_validation import make_folds, members_of_run
 from adamss_fl.evaluation.ensemble import average
 from adamss_fl.evaluation.predictions import Predictions, predict
-from adamss_fl.federation.run import final_weights
+from adamss_fl.federation.finished_run import final_weights
 from adamss_fl.federation.site_data import SiteData
 from adamss_fl.run_config import RunConfig
 from adamss_fl.training import sliding_window

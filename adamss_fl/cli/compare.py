@@ -18,8 +18,8 @@ def compare(
     transport: Annotated[
         Literal["flower", "local"],
         typer.Option(
-            help="How the federated arm's messages travel: Flower's simulation engine, or this process. Strategies and, "
-            "under --tune, all arms are trained without Flower: the models are the same."
+            help="How the federated arm's messages travel: Flower's simulation engine, or this process. Strategies "
+            "and, under --tune, all arms are trained without Flower: the models are the same."
         ),
     ] = "flower",
     jobs: Annotated[

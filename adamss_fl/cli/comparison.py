@@ -26,7 +26,7 @@ from adamss_fl.evaluation.predictions import Predictions
 from adamss_fl.evaluation.settings import Design
 from adamss_fl.evaluation.study import is_study, run_study
 from adamss_fl.evaluation.tuning import check_validation
-from adamss_fl.federation.run import final_weights
+from adamss_fl.federation.finished_run import final_weights
 from adamss_fl.federation.settings import PlanSettings
 from adamss_fl.federation.site import Progress
 from adamss_fl.federation.task import Task

@@ -18,8 +18,9 @@ from adamss_fl.evaluation.predictions import Predictions, join, predict
 from adamss_fl.evaluation.settings import Design, StrategySettings
 from adamss_fl.evaluation.strategies import PERSONAL, task_of_strategy, without_proximal
 from adamss_fl.federation.files import write_json
+from adamss_fl.federation.finished_run import final_rounds, final_weights
 from adamss_fl.federation.local_sites import LocalSites
-from adamss_fl.federation.run import final_rounds, final_weights, run_federation
+from adamss_fl.federation.run import run_federation
 from adamss_fl.federation.settings import FederationSettings
 from adamss_fl.federation.site import Progress, Site
 from adamss_fl.federation.site_data import SiteData

@@ -13,7 +13,7 @@ from adamss_fl.errors import InputError
 from adamss_fl.evaluation.compare import hash_of_names, hash_of_patients
 from adamss_fl.evaluation.ensemble import EnsembleMember
 from adamss_fl.evaluation.predictions import Predictions
-from adamss_fl.federation.run import final_weights
+from adamss_fl.federation.finished_run import final_weights
 from adamss_fl.federation.site_data import SiteData
 from adamss_fl.federation.task import Task
 from adamss_fl.imaging import Sample

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from adamss_fl.errors import AdamssError
 from adamss_fl.federation.checkpoint import Checkpoint, Checkpoints
+from adamss_fl.federation.finished_run import final_weights
 from adamss_fl.federation.messages import Instruction, SiteFailure, Weights
 from adamss_fl.federation.plan import trains
-from adamss_fl.federation.run import final_weights
 from adamss_fl.federation.site import Site
 from adamss_fl.federation.task import Task
 

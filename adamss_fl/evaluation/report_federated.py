@@ -13,12 +13,14 @@ from adamss_fl.evaluation import figures
 from adamss_fl.evaluation.figures.style import INK, RISK_GROUPS
 from adamss_fl.evaluation.report_answers import number
 from adamss_fl.evaluation.report_federated_answers import FIGURES, federated_answers
-from adamss_fl.evaluation.report_federated_inputs import Federated, Part, duration, p_value
+from adamss_fl.evaluation.report_federated_inputs import ONE_TIME_BIN, Federated, Part, duration, p_value
 from adamss_fl.evaluation.report_federated_tables import FederatedTable, federated_tables
 from adamss_fl.evaluation.report_inputs import RunRecord, finite
 from adamss_fl.survival import CalibrationGroup, KaplanMeier
 
 _MODEL = "#0072B2"
+_PAST_THE_END = 1.02
+"""Where those followed past the last edge are drawn, times that edge, so that the last step can be seen."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,10 @@ def _tiles(found: Federated, others: list[tuple[str, str, str]]) -> list[tuple[s
 
 def _section(found: Federated) -> FederatedSection:
     intro = (
-        f"{found.count('patients')} test patients of {found.hospitals}, {found.count('events')} with an event, from "
+        f"{found.people} of {found.hospitals}, {found.count('events') or 0:,} with an event, from "
         "tables and sums that the hospitals told; no row of a patient left one. Every number here is in metrics.json "
-        "beside this page, under “federated”, to all digits."
+        "beside this page, under “federated”, to all digits; "
+        "a median’s interval is where its curve’s band crosses 0.5."
     )
     drawn = [_kaplan_meier(found), _calibration(found), _brier(found), _auc(found)]
     return FederatedSection(intro, drawn, federated_tables(found), _methods(found))
@@ -104,10 +107,12 @@ def _kaplan_meier(found: Federated) -> FederatedFigure:
     groups = survival.part("groups")
     everyone = _curve(survival.part("all"))
     if everyone is None:
-        why = survival.part("all").reason if survival.values.get("all") else survival.reason
-        return FederatedFigure(key, title, None, why or "the tables have one bin of follow-up, so there is no curve")
+        return FederatedFigure(key, title, None, survival.reason or survival.part("all").reason or ONE_TIME_BIN)
     lower, higher = (_curve(groups.part(f"{name} risk")) for name in ("lower", "higher"))
-    steps = "Kaplan-Meier curves on the tables’ grid of follow-up, with 95 % bands and the patients still followed. "
+    steps = (
+        "Kaplan-Meier curves on the tables’ grid of follow-up, with 95 % bands; patients at risk are those followed "
+        "past the grid’s last step before that time. "
+    )
     if lower is None or higher is None:
         why = survival.reason or "the tables do not tell groups of risk apart"
         svg = figures.curves_figure("All patients", [("all", INK, everyone)])
@@ -133,10 +138,10 @@ def _curve(part: Part) -> KaplanMeier | None:
     )
     if not np.isfinite(edges + survival + low + high + at_risk + events + censored).all() or not at_risk[0]:
         return None
-    leaving = events + censored
-    leaving[-1] = at_risk[-1]  # those followed past the last edge are shown up to it
+    leaving = (events + censored).astype(np.int64)
+    beyond = np.full(int(at_risk[-1]) - int(leaving[-1]), _PAST_THE_END * edges[-1])
     last = int(np.flatnonzero(at_risk)[-1]) + 1
-    days = np.repeat(edges, leaving.astype(np.int64))
+    days = np.append(np.repeat(edges, leaving), beyond)
     return KaplanMeier(edges[:last], survival[:last], low[:last], high[:last], days)
 
 

@@ -18,6 +18,8 @@ FIGURES = {
 }
 WIDE_BOUNDS = 0.1
 """Guaranteed bounds further apart say that the tables tell little of the order of patients of two hospitals."""
+FEW_EVENTS = 10
+"""A C-index of fewer rests on the ranks of a handful of patients."""
 FINEST_STEP = 32
 """More bins than this are only on the finest grid, so that nothing made it coarser."""
 
@@ -48,11 +50,13 @@ def _order(found: Federated) -> Answer:
     small = ""
     if index is not None:
         text = (
-            f"Over all pairs of the {found.count('patients')} test patients of {found.hospitals} "
-            f"({found.count('events')} with an event), the C-index is {number(index)} ({interval_text(c)}): of two "
-            f"patients, the one with the earlier event had the higher predicted risk in {100 * index:.0f} of 100 such "
-            "pairs. 0.5 is a coin toss and 1 a perfect order."
+            f"Over all pairs of the {found.people} of {found.hospitals} "
+            f"({found.count('events') or 0:,} with an event), the C-index is {number(index)} ({interval_text(c)}): of "
+            "two patients, the one with the earlier event had the higher predicted risk in "
+            f"{100 * index:.0f} of 100 such pairs. 0.5 is a coin toss and 1 a perfect order."
         )
+        if (found.count("events") or 0) < FEW_EVENTS:
+            text += f" With fewer than {FEW_EVENTS} events it says little, whatever its interval."
         small = _order_bounds(c, len(found.sites))
     if (weighted := uno.number("c_index")) is None:
         text += f" There is no Uno’s C: {uno.reason or 'not evaluated'}."
@@ -97,7 +101,7 @@ def _groups(found: Federated) -> Answer:
         return Answer(question, f"It cannot be said: {survival.reason or 'not evaluated'}.")
     test, inside = survival.part("log_rank"), survival.part("log_rank_within_sites")
     medians = " and ".join(
-        f"{duration(group.number('median_days'))} for the {group.series('at_risk')[0] or 0:.0f} of {name} risk"
+        f"{duration(group.number('median_days'))} for the {group.series('at_risk')[0] or 0:,.0f} of {name} risk"
         for group, name in ((higher, "higher"), (lower, "lower"))
     )
     text = f"{_verdict(test, lower, higher)} The median time without an event is {medians}."
@@ -144,7 +148,9 @@ def _probabilities(found: Federated) -> Answer:
         p = d.number("p_value")
         text += "." if p is None else f" (D-calibration over the whole follow-up: {p_value(p)})."
     model, same, gain = (brier.number(key) for key in ("integrated", "reference_integrated", "integrated_ipa"))
-    if model is None or same is None or gain is None:
+    if model is not None and same is not None and gain is None:
+        text += f" The prediction error (Brier score) is {number(model)} on average; one curve for everyone makes none."
+    elif model is None or same is None or gain is None:
         text += f" There is no Brier score over time: {brier.reason or 'it needs two times of follow-up'}."
     else:
         word = "less" if gain >= 0 else "more"
@@ -164,9 +170,9 @@ def _hospitals(found: Federated) -> Answer:
         if missing := found.part(name).left_out:
             text += f" Not in the {title}: {'; '.join(f'{site} ({why})' for site, why in sorted(missing.items()))}."
     if not text:
-        text = f"None: {'it is' if len(found.sites) == 1 else f'all {found.hospitals} are'} in every figure."
+        text = f"None: every figure has the test patients of {found.hospitals}."
     elif found.sites:
-        text = f"{', '.join(found.sites)} count. {text.strip()}"
+        text = f"In the figures: {', '.join(found.sites)}. {text.strip()}"
     return Answer("Which hospitals are left out, and why?", text.strip())
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from adamss_fl.evaluation.report_inputs import finite
 
+ONE_TIME_BIN = "the hospitals’ tables have one bin of follow-up"
 _YEAR, _MONTH = 365.25, 365.25 / 12
 
 
@@ -26,8 +27,10 @@ class Part:
             return cls({}, "not evaluated", {})
         told = given.get("left_out")
         left_out = {str(site): str(why) for site, why in told.items()} if isinstance(told, Mapping) else {}
-        reason = given.get("reason")
-        return cls(given, None if reason is None else str(reason), left_out)
+        reason = None if given.get("reason") is None else str(given["reason"])
+        if reason is not None and left_out:
+            reason += f" ({'; '.join(sorted(set(left_out.values())))})"
+        return cls(given, reason, left_out)
 
     def number(self, name: str) -> float | None:
         """A number; None where it is absent, null or not finite."""
@@ -79,8 +82,15 @@ class Federated:
         return None if value is None else int(value)
 
     def part(self, name: str) -> Part:
-        """A figure by name."""
-        return self.whole.part(name)
+        """A figure by name; what is missing since the tables have one bin of follow-up says that as its reason."""
+        found = self.whole.part(name)
+        coarse = self.count("time_bins") == 1 and found.reason is not None
+        return replace(found, reason=ONE_TIME_BIN) if coarse else found
+
+    @property
+    def people(self) -> str:
+        """``6,000 test patients``."""
+        return f"{self.count('patients') or 0:,} test patients"
 
     @property
     def hospitals(self) -> str:

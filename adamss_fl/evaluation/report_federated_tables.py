@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from adamss_fl.evaluation.report_answers import UNDEFINED, number, signed
-from adamss_fl.evaluation.report_federated_inputs import Federated, Part, duration, p_value
+from adamss_fl.evaluation.report_federated_inputs import ONE_TIME_BIN, Federated, Part, duration, p_value
 from adamss_fl.evaluation.report_inputs import finite
 
 _MOST_TIMES = 10
@@ -98,7 +98,10 @@ def _figures(found: Federated) -> Iterator[FederatedRow]:
     auc = found.part("auc")
     whole = (UNDEFINED, UNDEFINED) if auc.left_out else (patients, events)
     mean = number(auc.number("mean")), UNDEFINED, _of(auc, "mean_low", "mean_high")
-    yield _row("AUC, mean over time", auc, *mean, *whole, "weighted")
+    if auc.reason is None and auc.number("mean") is None:
+        yield FederatedRow("AUC, mean over time", reason="there is no event before, or nobody after, some of the times")
+    else:
+        yield _row("AUC, mean over time", auc, *mean, *whole, "weighted")
     yield FederatedRow("Survival", heading=True)
     yield from _survival(found)
     yield FederatedRow("Predicted probabilities", heading=True)
@@ -115,7 +118,7 @@ def _survival(found: Federated) -> Iterator[FederatedRow]:
     ):
         at_risk, happened = curve.series("at_risk"), curve.series("events")
         if not at_risk or len(curve.series("edges_days")) < 2:
-            why = survival.reason or curve.reason or "the tables have one bin of follow-up"
+            why = survival.reason or curve.reason or ONE_TIME_BIN
             yield FederatedRow(f"Median time without an event, {name}", reason=why)
             continue
         counts = _whole(at_risk[0]), _whole(sum(value or 0.0 for value in happened))
@@ -143,7 +146,7 @@ def _median_interval(curve: Part) -> str:
     for bound in ("ci_low", "ci_high"):
         steps = zip(days, curve.series(bound), strict=True)
         ends.append(next((day for day, value in steps if value is not None and value <= 0.5), None))
-    return f"{duration(ends[0])} to {duration(ends[1])}"
+    return f"{duration(ends[0])} to {duration(ends[1])}" if any(end is not None for end in ends) else UNDEFINED
 
 
 def _probabilities(found: Federated, all_events: str) -> Iterator[FederatedRow]:

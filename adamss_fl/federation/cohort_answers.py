@@ -16,7 +16,17 @@ Answer = TypeVar("Answer")
 Read = Callable[[Mapping[str, Any], str, int], Answer]
 """Makes an answer of (figures, site, its training patients); raises InputError for what no patients can have."""
 
-BINS = 64
+PARTS = 64
+GRIDS: tuple[Sequence[int], ...] = (
+    range(1, PARTS + 1),
+    range(1, PARTS),
+    *(range(step, PARTS, step) for step in (2, 4, 8)),
+    (24, 32, 40, 48, 56),
+    (24, 40, 56),
+    (40, 56),
+    (40,),
+)
+"""Where the cells of each time grid end, in sixty-fourths of the run's time bins."""
 NO_ANSWER = "no answer: it is absent, or its policy forbids the query"
 TOO_FEW = "fewer training patients than its minimum cell count"
 
@@ -56,13 +66,14 @@ class Questions:
 def nested_edges(edges_days: Sequence[float]) -> list[list[float]]:
     """Time grids from fine to coarse, each a part of the one before, from the run's time bins (K + 1 edges from 0).
 
-    Bins lie at quantiles of event times, so parts of equal share of them hold about as many events. The finest grid has
-    BINS of them, to the whole day, up to the last edge; the coarsest has one edge, after 3/4 of the events.
+    The bins lie at quantiles of event times, so that equal parts of them hold about as many events. The finest grid has
+    PARTS cells, to the whole day, up to the last edge. Coarse ones lose their early edges first, where hardly anybody is
+    censored yet; the coarsest has one edge, after 5/8 of the events.
     """
-    places = np.linspace(0, len(edges_days) - 1, BINS + 1)
-    fine = np.unique(np.interp(places, np.arange(len(edges_days)), edges_days).round())
-    inner = fine[1:-1]
-    levels = [fine[1:], *(inner[step - 1 :: step] for step in (1, 2, 4, 8, 16))]
-    levels += [levels[-1][1:], levels[-1][2:]]
-    distinct = {tuple(level.tolist()): None for level in levels if level.size}
-    return [[0.0, *level] for level in distinct]
+    bins = np.arange(len(edges_days)) / (len(edges_days) - 1)
+    grids: dict[tuple[float, ...], None] = {}
+    for ends in GRIDS:
+        days = np.unique(np.interp(np.array(ends) / PARTS, bins, edges_days).round())
+        if days[-1] > 0:
+            grids[(0.0, *days[days > 0].tolist())] = None
+    return [list(edges) for edges in grids]

@@ -7,6 +7,7 @@ tables asked for are too fine for it, the site says which of the coarser ones on
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from adamss_fl.errors import InputError
 from adamss_fl.federation.messages import SiteFailure
-from adamss_fl.federation.outcomes import Outcomes
+from adamss_fl.federation.outcomes import FILE_NAME, Outcomes
 from adamss_fl.federation.statistics.auc import auc_sums
 from adamss_fl.federation.statistics.calibration import calibration_sums
 from adamss_fl.federation.statistics.cells import tell_histogram
@@ -27,6 +28,15 @@ from adamss_fl.federation.statistics.resampling import private_seed, resampled_s
 OUTCOME_QUERIES = ("outcome_cells", "concordance", "prediction_error")
 LARGEST_CELL_COUNT = 1000
 """Above it ``least`` is no rule of a site but a mistake."""
+
+
+def answer_kept(query: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """:func:`answer_outcomes` from what a run's private ``folder`` keeps; ``no_outcomes`` where it keeps none."""
+    try:
+        outcomes = Outcomes.load(folder / FILE_NAME)
+    except InputError as error:
+        raise SiteFailure("no_outcomes") from error
+    return answer_outcomes(query, outcomes)
 
 
 def answer_outcomes(query: Mapping[str, Any], outcomes: Outcomes) -> dict[str, Any]:

@@ -10,36 +10,30 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from adamss_fl import __version__
 from adamss_fl.errors import InputError
 from adamss_fl.federation.aggregation import GroupedAggregation
-from adamss_fl.federation.best_round import choose, follow, segmentation_round
+from adamss_fl.federation.agreement import agree_on_edges, check_sites
+from adamss_fl.federation.best_round import choose, follow
 from adamss_fl.federation.checkpoint import Checkpoint, Checkpoints
 from adamss_fl.federation.cohort_figures import cohort_figures, error_lines
 from adamss_fl.federation.events import EventLog, Tracker
 from adamss_fl.federation.features import agree_on_clinical, agree_on_radiomics, keep_radiomics
 from adamss_fl.federation.files import write_json
+from adamss_fl.federation.finished_run import base_metrics, test_metrics
 from adamss_fl.federation.inputs import merge_trained_on
-from adamss_fl.federation.merging import merge_evaluations
-from adamss_fl.federation.messages import Reply, Sites, Weights
-from adamss_fl.federation.outcome_figures import outcome_figures
+from adamss_fl.federation.messages import Sites, Weights
 from adamss_fl.federation.outcome_table import Ask
-from adamss_fl.federation.rounds import QuorumLost, Rounds, RunIdentity
-from adamss_fl.federation.selection import Choice
+from adamss_fl.federation.rounds import Rounds, RunIdentity
 from adamss_fl.federation.stage_one import inherit_stage_one, stage_one_fingerprint
 from adamss_fl.federation.task import Task, fingerprint
-from adamss_fl.federation.versions import may_train_together
-from adamss_fl.model import AdaMSS, architecture_hash, tensor_groups, to_weights
+from adamss_fl.model import AdaMSS, tensor_groups, to_weights
 from adamss_fl.radiomics.encoding import TabularEncoding
-from adamss_fl.survival import TimeGrid
 from adamss_fl.training.seeds import derive_seed
 
 _LOG = logging.getLogger(__name__)
-_EVENT_CELL_DAYS = 15.0
-_EVENT_RANGE_DAYS = 9000.0
 
 
 def run_federation(
@@ -83,9 +77,9 @@ def run_federation(
     choice = choose(rounds, task.select)
     if choice is not None and choice.round != len(task.plan.rounds):
         weights = checkpoints.load(choice.round).weights
-    metrics = _base_metrics(task, rounds, choice)
+    metrics = base_metrics(task, rounds, choice)
     if evaluate_test:
-        metrics = _finish(task, rounds, weights, metrics)
+        metrics = test_metrics(task, rounds, weights, metrics)
     write_json(metrics_path, metrics)
     events.write("run_end", len(task.plan.rounds), figures={"c_index": metrics.get("c_index")})
     for tracker in trackers:
@@ -142,7 +136,7 @@ def preflight(task: Task, sites: Sites, folder: Path) -> dict[str, Any]:
     rounds = _rounds(task, sites, Checkpoints(folder / "checkpoints"), events, start)
     edges, tabular, reasons = None, None, {}
     try:
-        edges = _agree_on_edges(task, rounds)
+        edges = agree_on_edges(task, rounds)
     except InputError as error:
         reasons["follow_up"] = {"reason": str(error)}
     try:
@@ -182,10 +176,10 @@ def _begin(
         megabytes=round(sum(array.nbytes for array in initial_weights(task).values()) / 1e6, 3),
     )
     described = rounds.ask("describe", 0, {"version": __version__})
-    _check_sites(task, described)
+    check_sites(task, described)
     for reply in described:
         events.write("site", 0, reply.site, figures=dict(reply.figures))
-    edges = _agree_on_edges(task, rounds)
+    edges = agree_on_edges(task, rounds)
     events.write("time_bins", edges_days=list(edges))
     trained_on = merge_trained_on([reply.figures for reply in described])
     tabular = agree_on_clinical(task.tabular, rounds)
@@ -222,137 +216,3 @@ def _train(task: Task, rounds: Rounds, start: int) -> Weights:
     rounds.events.write("radiomics", last, figures={"selected": [each.name for each in tabular.selected or ()]})
     rounds.identity = replace(rounds.identity, tabular=tabular.plain())
     return rounds.run(last)
-
-
-def _check_sites(task: Task, replies: Sequence[Reply]) -> None:
-    """Raise InputError where a site cannot take part as the task stands."""
-    expected = architecture_hash(task.model)
-    for reply in replies:
-        if not may_train_together(reply.figures["version"]):
-            raise InputError(
-                f"site {reply.site}: runs adamss-fl {reply.figures['version']}, the server {__version__}; "
-                "install versions that may train together (the same first number; below 1.0 the same two)"
-            )
-        if reply.figures["architecture"] != expected:
-            raise InputError(f"site {reply.site}: another model architecture; use the same model settings everywhere")
-        patients = reply.figures["patients"]["train"]
-        for stage in task.plan.stages:
-            size = getattr(task.stages, stage).batch_size
-            if patients < size:
-                raise InputError(
-                    f"site {reply.site}: {patients} training patients are fewer than a batch; "
-                    f"set stages.{stage}.batch_size to {patients} or less (it is {size}), or leave the site out"
-                )
-
-
-def _agree_on_edges(task: Task, rounds: Rounds) -> tuple[float, ...]:
-    """Edges of the time bins: as configured, else quantiles of all sites' training events from summed counts."""
-    given = task.stages.edges_days
-    if given:
-        grid = TimeGrid(given)
-    else:
-        cells = np.arange(0.0, _EVENT_RANGE_DAYS + _EVENT_CELL_DAYS, _EVENT_CELL_DAYS)
-        replies = rounds.ask("statistics", 0, {"query": "event_times", "edges_days": cells.tolist()})
-        counts = np.sum([reply.figures["counts"] for reply in replies], axis=0)
-        grid = TimeGrid.from_counts(counts, cells, task.model.bins)
-    if grid.bins != task.model.bins:
-        raise InputError(
-            f"stages.edges_days: {grid.bins + 1} edges make {grid.bins} bins, and model.bins is {task.model.bins}; "
-            "mend either"
-        )
-    return grid.edges_days
-
-
-def _base_metrics(task: Task, rounds: Rounds, choice: Choice | None) -> dict[str, Any]:
-    taken = len(task.plan.rounds) if choice is None else choice.round
-    return {
-        "name": task.name,
-        "run": rounds.identity.run,
-        "version": __version__,
-        "seed": task.seed,
-        "plan": task.plan.describe(),
-        "rounds": len(task.plan.rounds),
-        "sites": list(rounds.sites.names),
-        "segmentation_round": segmentation_round(task.plan, taken),
-        **({} if choice is None else {"selected": {"rule": task.select, **asdict(choice)}}),
-        "edges_days": list(rounds.identity.edges_days),
-        "tabular": rounds.identity.tabular,
-    }
-
-
-def _finish(task: Task, rounds: Rounds, weights: Weights, base: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures of the final model on the sites' test patients; DSC is that of the last model trained to segment."""
-    settings = {"split": "test", **rounds.identity.settings()}
-    last, segmenting = _taken(base), int(base["segmentation_round"])
-
-    def evaluate(model: Weights, round: int) -> dict[str, Any]:
-        replies = rounds.ask("evaluate", round, settings, model)
-        return merge_evaluations({reply.site: reply.figures for reply in replies})
-
-    test = evaluate(weights, last) if segmenting in (0, last) else None
-    if test is None:
-        segmented = evaluate(rounds.checkpoints.load(segmenting).weights, segmenting)
-        test = evaluate(weights, last)
-        if test["patients"]:
-            test["dsc_after_survival_stage"], test["dsc"] = test["dsc"], segmented["dsc"]
-            for site, figures in test["sites"].items():
-                figures["dsc"] = segmented["sites"][site]["dsc"]
-    metrics = dict(base)
-    metrics["test"] = test
-    metrics["federated"] = _over_all_sites(task, rounds, last) if test["patients"] else None
-    metrics["c_index"] = test.get("c_index")
-    metrics["c_index_pairs"] = "within sites"
-    metrics["comparable_pairs"] = test.get("comparable_pairs", 0)
-    metrics["dsc"] = test.get("dsc", {})
-    return metrics
-
-
-def _over_all_sites(task: Task, rounds: Rounds, round: int) -> dict[str, Any]:
-    """Figures of the model last evaluated over all sites' test patients; the reason where too few sites answer.
-
-    A hospital may forbid these queries, which is no reason to lose a trained model.
-    """
-
-    def ask(query: Mapping[str, Any]) -> list[Reply]:
-        return rounds.ask("statistics", round, query)
-
-    try:
-        return outcome_figures(ask, rounds.identity.edges_days[-1], task.seed)
-    except QuorumLost as error:
-        return {"reason": str(error)}
-
-
-def final_weights(out: Path) -> tuple[Weights, Weights, Mapping[str, Any]]:
-    """(final weights, weights of the last round that trained segmentation, state) of a finished run.
-
-    Final is the last round, or the one that the run's ``select`` took.
-
-
-    Raises InputError where ``out`` holds no finished run, or a file of it is torn or altered.
-    """
-    last, segmenting = final_rounds(out)
-    checkpoints = Checkpoints(out / "checkpoints")
-    final = checkpoints.load(last)
-    segmentation = final if segmenting == last else checkpoints.load(segmenting)
-    return final.weights, segmentation.weights, final.state
-
-
-def final_rounds(out: Path) -> tuple[int, int]:
-    """(round whose model is taken, last round up to it that trained segmentation, or it where none did).
-
-    Raises InputError where ``out`` holds no finished run.
-    """
-    path = out / "metrics.json"
-    if not path.exists():
-        raise InputError(f"{out}: holds no finished run (metrics.json is missing); finish it or give another folder")
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-        last, segmenting = _taken(metrics), int(metrics["segmentation_round"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: does not read as a run's figures; restore it or finish the run again") from error
-    return last, segmenting or last
-
-
-def _taken(metrics: Mapping[str, Any]) -> int:
-    """The round whose model a run gives: the last, where its metrics name no other."""
-    return int(metrics["selected"]["round"] if "selected" in metrics else metrics["rounds"])

@@ -6,9 +6,7 @@ answers is made of sums and means over whole splits of patients; nothing about o
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -20,18 +18,16 @@ import torch
 from adamss_fl import __version__
 from adamss_fl.errors import InputError
 from adamss_fl.federation.cohort_queries import COHORT_QUERIES, answer_cohort
-from adamss_fl.federation.files import write_atomically
 from adamss_fl.federation.inputs import input_sums
 from adamss_fl.federation.messages import Instruction, Reply, SiteFailure, Weights
-from adamss_fl.federation.outcome_queries import OUTCOME_QUERIES, answer_outcomes
-from adamss_fl.federation.outcomes import Outcomes
+from adamss_fl.federation.outcome_queries import OUTCOME_QUERIES, answer_kept
+from adamss_fl.federation.outcomes import outcomes_of
 from adamss_fl.federation.site_data import SiteCounts, SiteData, event_counts
 from adamss_fl.federation.site_features import SiteFeatures
 from adamss_fl.federation.site_state import SiteState
 from adamss_fl.federation.task import Task
 from adamss_fl.federation.versions import may_train_together
 from adamss_fl.federation.wire import pack_change, unpack
-from adamss_fl.imaging import Sample
 from adamss_fl.model import (
     AdaMSS,
     architecture_hash,
@@ -139,10 +135,8 @@ class Site:
         :class:`SiteFeatures`; ``radiomics`` comes with the weights of the network that predicts the masks. On the test
         patients, by the model that they were last evaluated with: the ``OUTCOME_QUERIES``.
         """
-        if instruction.settings.get("query") in OUTCOME_QUERIES:
-            return self._answer_outcomes(instruction)
-        if instruction.settings.get("query") in COHORT_QUERIES:
-            return self._answer_cohort(instruction)
+        if instruction.settings.get("query") in (*OUTCOME_QUERIES, *COHORT_QUERIES):
+            return self._tables(instruction)
         query, features = instruction.settings, self._features(instruction.run)
         if query.get("query") == "event_times":
             return event_counts(self.data.train, query["edges_days"])
@@ -229,8 +223,8 @@ class Site:
         seen = infer(model, samples, self.task.runtime, grid=grid, on_batch=self._on_step(f"evaluate {split}"))
         days = grid.restricted_mean_days(torch.from_numpy(seen.survival_logits)).numpy()
         if split == "test":
-            self._write_risks(samples, days)
-            self._keep_outcomes(instruction, samples, days, grid, seen)
+            outcomes = outcomes_of(instruction.round, samples, grid, seen.survival_logits)
+            outcomes.keep(self.state_dir / instruction.run, self.state_dir / "risks.csv")
         times, events = [sample.time_days for sample in samples], [sample.event for sample in samples]
         masked = np.array([sample.has_mask for sample in samples])
         return {
@@ -264,46 +258,17 @@ class Site:
             return None
         return lambda done, total: progress(f"{self.name}: {what}", done, total)
 
-    def _outcomes_path(self, run: str) -> Path:
-        return self.state_dir / run / "test-outcomes.npz"
-
-    def _keep_outcomes(
-        self, instruction: Instruction, samples: Sequence[Sample], days: np.ndarray, grid: TimeGrid, seen: Inference
-    ) -> None:
-        Outcomes(
-            round=instruction.round,
-            patient=np.array([sample.patient_id for sample in samples], dtype=np.str_),
-            time_days=np.array([sample.time_days for sample in samples], dtype=np.float64),
-            event=np.array([sample.event for sample in samples], dtype=np.int64),
-            days=np.asarray(days, dtype=np.float64),
-            survival=grid.survival_curve(torch.from_numpy(seen.survival_logits)).numpy().astype(np.float64),
-            edges_days=np.array(grid.edges_days, dtype=np.float64),
-        ).save(self._outcomes_path(instruction.run))
-
-    def _answer_outcomes(self, instruction: Instruction) -> dict[str, Any]:
-        if not self.data.test:
-            return {"patients": 0}
-        try:
-            outcomes = Outcomes.load(self._outcomes_path(instruction.run))
-        except InputError as error:
-            raise SiteFailure("no_outcomes") from error
+    def _tables(self, instruction: Instruction) -> dict[str, Any]:
+        """The answer to a query whose tables a minimum cell count holds for."""
         least = max(int(instruction.settings.get("least", 1)), self.task.federation.min_cell)
-        return answer_outcomes({**instruction.settings, "round": instruction.round, "least": least}, outcomes)
-
-    def _answer_cohort(self, instruction: Instruction) -> dict[str, Any]:
-        least = max(int(instruction.settings.get("least", 1)), self.task.federation.min_cell)
+        query = {**instruction.settings, "round": instruction.round, "least": least}
         try:
-            return answer_cohort({**instruction.settings, "least": least}, self.data.train, self.task, self.name)
+            if query["query"] in COHORT_QUERIES:
+                return answer_cohort(query, self.data.train, self.task, self.name)
+            folder = self.state_dir / instruction.run
+            return answer_kept(query, folder) if self.data.test else {"patients": 0}
         except InputError as error:
             raise SiteFailure("bad_input") from error
-
-    def _write_risks(self, samples: Sequence[Sample], days: np.ndarray) -> None:
-        table = io.StringIO()
-        writer = csv.writer(table)
-        writer.writerow(["patient", "expected_survival_days", "time_days", "event"])
-        for sample, value in zip(samples, days, strict=True):
-            writer.writerow([sample.patient_id, repr(float(value)), repr(float(sample.time_days)), sample.event])
-        write_atomically(self.state_dir / "risks.csv", table.getvalue().encode())
 
 
 def _losses(seen: Inference) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Any
 from adamss_fl import __version__
 from adamss_fl.errors import InputError
 from adamss_fl.federation.files import write_atomically, write_json
-from adamss_fl.federation.run import final_rounds
+from adamss_fl.federation.finished_run import final_rounds
 from adamss_fl.imaging.volumes import Image, simpleitk
 from adamss_fl.prediction.patient import Prediction
 from adamss_fl.prediction.trained_run import TrainedRun

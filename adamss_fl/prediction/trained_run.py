@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from adamss_fl.config import load_config, task_of
 from adamss_fl.errors import InputError
+from adamss_fl.federation.finished_run import final_rounds, final_weights
 from adamss_fl.federation.messages import Weights
-from adamss_fl.federation.run import final_rounds, final_weights
 from adamss_fl.federation.task import Task
 from adamss_fl.model import AdaMSS, load_weights, misfits, prepare
 from adamss_fl.radiomics.encoding import TabularEncoding
@@ -24,7 +24,8 @@ class TrainedRun:
     """A finished run.
 
     task : as the run was trained, with the length of its tabular vector in ``task.model``.
-    survival_weights : of the last round; segmentation_weights : of the last round that trained segmentation.
+    survival_weights : of the round that the run gives, see ``final_weights``; segmentation_weights : of the last one
+    up to it that trained segmentation.
     edges_days : (K + 1,) edges of the time bins. encoding : None where the model sees images alone.
     state : what the last checkpoint keeps beside the weights.
     """

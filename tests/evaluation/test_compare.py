@@ -27,8 +27,9 @@ from adamss_fl.evaluation.compare import (
 from adamss_fl.evaluation.predictions import Predictions, predict
 from adamss_fl.federation.checkpoint import Checkpoints
 from adamss_fl.federation.events import read_events
+from adamss_fl.federation.finished_run import final_weights
 from adamss_fl.federation.plan import RoundPlan
-from adamss_fl.federation.run import final_weights, initial_weights
+from adamss_fl.federation.run import initial_weights
 from adamss_fl.federation.settings import BlockSettings, FederationSettings, PluginSettings
 from adamss_fl.federation.site_data import SiteData
 from adamss_fl.federation.task import Task

@@ -19,7 +19,8 @@ from adamss_fl.evaluation.settings import Design
 from adamss_fl.evaluation.strategies import STRATEGIES
 from adamss_fl.federation.checkpoint import Checkpoints
 from adamss_fl.federation.events import read_events
-from adamss_fl.federation.run import final_weights, initial_weights
+from adamss_fl.federation.finished_run import final_weights
+from adamss_fl.federation.run import initial_weights
 from adamss_fl.federation.site_data import SiteData
 from adamss_fl.federation.task import Task
 from adamss_fl.imaging import Sample

@@ -20,7 +20,7 @@ from adamss_fl.evaluation.compare import compare
 from adamss_fl.evaluation.predictions import Predictions
 from adamss_fl.evaluation.settings import Design
 from adamss_fl.evaluation.tuning import FACTORS, best_of, candidates_of, choose, grid
-from adamss_fl.federation.run import final_weights
+from adamss_fl.federation.finished_run import final_weights
 from adamss_fl.federation.site_data import SiteData
 from adamss_fl.federation.task import Task
 

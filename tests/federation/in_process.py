@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from adamss_fl.federation.finished_run import final_weights
 from adamss_fl.federation.local_sites import LocalSites
 from adamss_fl.federation.messages import Weights
-from adamss_fl.federation.run import final_weights, run_federation
+from adamss_fl.federation.run import run_federation
 from adamss_fl.federation.site import Site
 from adamss_fl.federation.site_data import SiteData
 from adamss_fl.federation.task import Task

@@ -13,10 +13,11 @@ from synthetic import make_data, make_task
 from adamss_fl.deployment.submissions import outcome_of
 from adamss_fl.errors import InputError
 from adamss_fl.federation.checkpoint import Checkpoints
+from adamss_fl.federation.finished_run import final_weights
 from adamss_fl.federation.local_sites import LocalSites
 from adamss_fl.federation.messages import Instruction, Reply, SiteFailure
 from adamss_fl.federation.rounds import QuorumLost
-from adamss_fl.federation.run import final_weights, run_federation
+from adamss_fl.federation.run import run_federation
 from adamss_fl.federation.settings import FederationSettings
 from adamss_fl.federation.site import Site
 

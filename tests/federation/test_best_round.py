@@ -17,11 +17,12 @@ from adamss_fl.federation.aggregation import GroupedAggregation
 from adamss_fl.federation.best_round import segmentation_round, survival_rounds
 from adamss_fl.federation.checkpoint import Checkpoint, Checkpoints
 from adamss_fl.federation.events import read_events
+from adamss_fl.federation.finished_run import final_rounds, final_weights
 from adamss_fl.federation.local_sites import LocalSites
 from adamss_fl.federation.messages import Instruction, Reply, Weights
 from adamss_fl.federation.plan import RoundPlan
 from adamss_fl.federation.rounds import Rounds
-from adamss_fl.federation.run import final_rounds, final_weights, run_federation
+from adamss_fl.federation.run import run_federation
 from adamss_fl.federation.settings import BlockSettings, FederationSettings, PluginSettings
 from adamss_fl.federation.stage_one import stage_one_fingerprint
 from adamss_fl.federation.task import Task, fingerprint

@@ -16,9 +16,10 @@ from synthetic import make_data, make_task
 from adamss_fl.errors import InputError
 from adamss_fl.federation.checkpoint import Checkpoints
 from adamss_fl.federation.features import follow_up_counts
+from adamss_fl.federation.finished_run import final_weights
 from adamss_fl.federation.local_sites import LocalSites
 from adamss_fl.federation.messages import Collected, Instruction
-from adamss_fl.federation.run import final_weights, run_federation
+from adamss_fl.federation.run import run_federation
 from adamss_fl.federation.site import Site
 from adamss_fl.federation.site_data import SiteData
 from adamss_fl.federation.task import Task

@@ -16,6 +16,7 @@ from synthetic import make_data, make_task
 
 from adamss_fl.errors import InputError
 from adamss_fl.federation.digest import message_digest
+from adamss_fl.federation.finished_run import final_weights
 from adamss_fl.federation.guard import guarded_site
 from adamss_fl.federation.guard.audit import AuditLog, last_entries, verify
 from adamss_fl.federation.guard.disclosure import NoCount, fewest_patients, without_small_splits
@@ -25,7 +26,7 @@ from adamss_fl.federation.guard.site_folder import SiteFolder
 from adamss_fl.federation.local_sites import LocalSites
 from adamss_fl.federation.messages import Instruction, PolicyRefusal, Reply, SiteFailure, Weights
 from adamss_fl.federation.reply_checks import figures_problem
-from adamss_fl.federation.run import final_weights, initial_weights, run_federation
+from adamss_fl.federation.run import initial_weights, run_federation
 from adamss_fl.federation.settings import FederationSettings, PluginSettings
 from adamss_fl.model import group_of
 

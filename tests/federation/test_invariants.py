@@ -13,9 +13,10 @@ from synthetic import make_data, make_task
 
 from adamss_fl.evaluation.compare import centralized, pool
 from adamss_fl.federation.checkpoint import Checkpoints
+from adamss_fl.federation.finished_run import final_weights
 from adamss_fl.federation.local_sites import LocalSites
 from adamss_fl.federation.messages import Collected, Instruction, Reply, Weights
-from adamss_fl.federation.run import final_weights, initial_weights, run_federation
+from adamss_fl.federation.run import initial_weights, run_federation
 from adamss_fl.federation.settings import FederationSettings, PluginSettings
 from adamss_fl.federation.site import Site
 from adamss_fl.federation.site_data import SiteData

@@ -9,8 +9,8 @@ from adamss_fl.evaluation.compare import centralized, compare
 from adamss_fl.evaluation.figures import Palette, learning_figure
 from adamss_fl.evaluation.report import build_report
 from adamss_fl.federation.events import read_events
+from adamss_fl.federation.finished_run import final_weights
 from adamss_fl.federation.plan import RoundPlan
-from adamss_fl.federation.run import final_weights
 from adamss_fl.federation.settings import BlockSettings
 from adamss_fl.federation.site_state import SiteState
 from adamss_fl.training.settings import StageSettings

@@ -9,10 +9,11 @@ from synthetic import make_data, make_task
 
 from adamss_fl.federation.checkpoint import Checkpoints
 from adamss_fl.federation.events import read_events
+from adamss_fl.federation.finished_run import final_weights
 from adamss_fl.federation.local_sites import LocalSites
 from adamss_fl.federation.messages import Instruction, Reply, Weights
 from adamss_fl.federation.plan import RoundPlan
-from adamss_fl.federation.run import final_weights, initial_weights, run_federation
+from adamss_fl.federation.run import initial_weights, run_federation
 from adamss_fl.federation.settings import BlockSettings, FederationSettings, PluginSettings
 from adamss_fl.federation.site import Site
 from adamss_fl.federation.task import Task

@@ -14,10 +14,11 @@ from synthetic import make_data, make_task
 from adamss_fl.federation.aggregation import GroupedAggregation
 from adamss_fl.federation.checkpoint import Checkpoint, Checkpoints
 from adamss_fl.federation.events import EventLog
+from adamss_fl.federation.finished_run import final_weights
 from adamss_fl.federation.local_sites import LocalSites
 from adamss_fl.federation.messages import Collected, Instruction, Reply, Weights
 from adamss_fl.federation.rounds import Rounds, RunIdentity
-from adamss_fl.federation.run import final_weights, run_federation
+from adamss_fl.federation.run import run_federation
 from adamss_fl.federation.settings import FederationSettings
 from adamss_fl.federation.wire import Changed, pack, pack_change, unpack
 from adamss_fl.model import GROUPS

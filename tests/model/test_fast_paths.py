@@ -93,7 +93,7 @@ def test_joined_maps_get_their_gradients_whole(last: bool) -> None:
     maps = [(channels_last(x) if last else x).requires_grad_() for x in maps]
     joined = join(*maps)
     torch.testing.assert_close(joined, torch.cat(maps, 1), rtol=0, atol=0)
-    for x, gradient in zip(maps, gradients(joined, maps, torch.randn_like(joined)), strict=True):
+    for gradient in gradients(joined, maps, torch.randn_like(joined)):
         assert is_channels_last(gradient) if last else gradient.is_contiguous()
 
 

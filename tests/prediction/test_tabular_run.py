@@ -17,7 +17,7 @@ from adamss_fl.config import load_config
 from adamss_fl.evaluation.compare import pool
 from adamss_fl.evaluation.cross_validation import make_folds
 from adamss_fl.evaluation.predictions import Predictions
-from adamss_fl.federation.run import final_weights
+from adamss_fl.federation.finished_run import final_weights
 from adamss_fl.model import AdaMSS
 from adamss_fl.prediction import TrainedRun, load_folds
 

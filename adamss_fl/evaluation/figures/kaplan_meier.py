@@ -52,7 +52,7 @@ def kaplan_meier_figure(
 def curves_figure(title: str, curves: Sequence[tuple[str, str, KaplanMeier]]) -> str:
     """One panel of ready curves, (label, colour, curve) each, with numbers at risk. SVG text."""
     members = [_Group(*each) for each in curves]
-    longest = max(float(group.curve.observed_days[-1]) for group in members)
+    longest = 1.005 * max(float(group.curve.observed_days[-1]) for group in members)
     with drawing():
         figure = new_figure(3.9 + 0.2 * len(members))
         above, below = figure.subplots(
