@@ -67,8 +67,8 @@ def nested_edges(edges_days: Sequence[float]) -> list[list[float]]:
     """Time grids from fine to coarse, each a part of the one before, from the run's time bins (K + 1 edges from 0).
 
     The bins lie at quantiles of event times, so that equal parts of them hold about as many events. The finest grid has
-    PARTS cells, to the whole day, up to the last edge. Coarse ones lose their early edges first, where hardly anybody is
-    censored yet; the coarsest has one edge, after 5/8 of the events.
+    PARTS cells, to the whole day, up to the last edge. Coarse ones lose their early edges first, where hardly anybody
+    is censored yet; the coarsest has one edge, after 5/8 of the events.
     """
     bins = np.arange(len(edges_days)) / (len(edges_days) - 1)
     grids: dict[tuple[float, ...], None] = {}
