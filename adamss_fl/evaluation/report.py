@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from adamss_fl.evaluation import figures
 from adamss_fl.evaluation.figures.calibration import describe_days
+from adamss_fl.evaluation.figures.style import QUIET
 from adamss_fl.evaluation.report_answers import answers, why_no_c_index
+from adamss_fl.evaluation.report_cross_site import cross_site_section
+from adamss_fl.evaluation.report_differences import differences_section, first_answer
 from adamss_fl.evaluation.report_federated import federated_parts
 from adamss_fl.evaluation.report_focus import read_focus
 from adamss_fl.evaluation.report_folds import cross_validated
 from adamss_fl.evaluation.report_inputs import ArmRecord, RunRecord, read_run
 from adamss_fl.evaluation.report_methods import methods
+from adamss_fl.evaluation.report_render import render, svg_uri
+from adamss_fl.evaluation.report_study import build_study_report
 from adamss_fl.evaluation.report_tables import gain_rows, score_tables, tiles
+from adamss_fl.evaluation.study import is_study
 from adamss_fl.federation.files import write_atomically
 from adamss_fl.federation.plan import trains
 
-_TEMPLATES = Path(__file__).parent / "templates"
+_FURTHER = ("strategy", "null")
+"""Kinds of arms that have no colour and no curves of their own."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +44,15 @@ class ReportFigure:
         return svg_uri(self.svg)
 
 
-def svg_uri(svg: str) -> str:
-    """An SVG as a data URI: figures cannot clash with each other's identifiers, and nothing is fetched."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
-
-
 def build_report(run: Path) -> Path:
     """Write ``RUN/report.html`` and ``RUN/figures/*.svg`` from what lies in the run's folder; returns the page's path.
 
-    run : folder of a comparison, a cross-validation or a single run. Parts whose data are absent are left out. The page
-    needs no script and no network. Raises InputError where the folder holds no run, or a file in it is broken.
+    run : folder of a comparison, a study of several seeds, a cross-validation or a single run. Parts whose data are
+    absent are left out. The page needs no script and no network; ``cross_site.json`` is written beside that of a
+    comparison. Raises InputError where the folder holds no run, or a file in it is broken.
     """
+    if is_study(Path(run)):
+        return build_study_report(Path(run))
     record = read_run(Path(run))
     page = _page(record)
     drawn = [*page["figures"], *(page["federated"].figures if page["federated"] else [])]
@@ -57,32 +60,24 @@ def build_report(run: Path) -> Path:
         if figure.svg is not None:
             write_atomically(record.folder / "figures" / f"{figure.key}.svg", figure.svg.encode())
     path = record.folder / "report.html"
-    write_atomically(path, _render(page).encode())
+    write_atomically(path, render("report.html.j2", page).encode())
     return path
-
-
-def _render(page: Mapping[str, Any]) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["svg_uri"] = svg_uri
-    return environment.get_template("report.html.j2").render(page)
 
 
 def _page(record: RunRecord) -> dict[str, Any]:
     """What the template shows."""
     colours = _colours(record)
+    across = cross_site_section(record, colours)
     page = {
         "title": _title(record),
         "subtitle": _subtitle(record),
         "tiles": tiles(record),
-        "answers": answers(record),
+        "answers": [
+            *first_answer(record, across),
+            *answers(record),
+        ],
+        "differences": differences_section(record),
+        "across": across,
         "gains": gain_rows(record, colours),
         "federated": None,
         "folds": None,
@@ -118,7 +113,7 @@ def _subtitle(record: RunRecord) -> str:
 
 def _colours(record: RunRecord) -> dict[str, str]:
     palette = figures.Palette(record.sites)
-    return {arm.name: palette.arm(arm.name) for arm in record.arms}
+    return {arm.name: QUIET if arm.kind in _FURTHER else palette.arm(arm.name) for arm in record.arms}
 
 
 def _forest(record: RunRecord) -> ReportFigure | None:
@@ -151,7 +146,7 @@ def _forest(record: RunRecord) -> ReportFigure | None:
 
 def _shown(record: RunRecord) -> list[tuple[ArmRecord, Any]]:
     """Arms whose patients' predictions are drawn: federated and pooled, or the only one."""
-    wanted = [arm for arm in record.arms if arm.kind != "local"] or list(record.arms)
+    wanted = [arm for arm in record.arms if arm.kind in ("federated", "pooled")] or list(record.arms)
     return [(arm, arm.predictions) for arm in wanted if arm.predictions is not None]
 
 
@@ -195,7 +190,7 @@ def _outlines(record: RunRecord) -> ReportFigure | None:
 
 def _learning(record: RunRecord) -> ReportFigure | None:
     palette = figures.Palette(record.sites)
-    validation = {arm.name: arm.events for arm in record.arms if arm.kind != "local"}
+    validation = {arm.name: arm.events for arm in record.arms if arm.kind not in ("local", *_FURTHER)}
     svg = figures.learning_figure(record.main.events, validation, palette)
     if svg is None:
         return None

@@ -12,6 +12,7 @@ from typing import Any
 from adamss_fl.errors import InputError
 from adamss_fl.evaluation.figures import Examples
 from adamss_fl.evaluation.predictions import Predictions
+from adamss_fl.evaluation.report_arms import label_of_arm
 from adamss_fl.federation.events import read_events
 
 _MARKS = ("comparison.json", "metrics.json", "predictions.npz", "events.jsonl")
@@ -49,7 +50,8 @@ class Scores:
 class ArmRecord:
     """One trained model of the run.
 
-    name : ``federated``, ``pooled``, ``local:SITE``; kind : ``federated``, ``pooled``, ``local``.
+    name : ``federated``, ``pooled``, ``local:SITE``, a strategy's; kind : ``federated``, ``pooled``, ``local``,
+    ``strategy``, ``null``.
     trained_on : training patients; overall, sites : figures on test patients, of all and per site.
     """
 
@@ -64,9 +66,7 @@ class ArmRecord:
     @property
     def label(self) -> str:
         """The arm's name for people."""
-        if self.kind == "local":
-            return f"{self.name.removeprefix('local:')} alone"
-        return self.name.capitalize()
+        return label_of_arm(self.name)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def read_run(run: Path) -> RunRecord:
 
 
 def _order(arm: ArmRecord) -> tuple[int, str]:
-    kinds = ("federated", "pooled", "local")
+    kinds = ("federated", "pooled", "local", "strategy", "null")
     return kinds.index(arm.kind) if arm.kind in kinds else len(kinds), arm.name
 
 

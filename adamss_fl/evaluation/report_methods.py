@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adamss_fl.evaluation.report_inputs import BOOTSTRAP, RunRecord
+from adamss_fl.evaluation.arms import folder_name
+from adamss_fl.evaluation.report_inputs import BOOTSTRAP, RunRecord, read_json
+from adamss_fl.evaluation.selection import choice_of_run, sentence
 
 
 def methods(record: RunRecord) -> list[tuple[str, str]]:
@@ -18,6 +20,8 @@ def methods(record: RunRecord) -> list[tuple[str, str]]:
         rows.append(
             ("Budget", f"{lengths}. The same for every arm: passes over each of its patients, schedule and settings.")
         )
+    if taken := rounds_taken(record):
+        rows.append(("Round taken", " ".join(taken)))
     if beside := beside_the_images(record.main.events):
         rows.append(("Beside the images", beside))
     if facts.get("seed") is not None:
@@ -44,6 +48,18 @@ def methods(record: RunRecord) -> list[tuple[str, str]]:
     if version := record.metrics.get("version"):
         rows.append(("Software", f"adamss-fl {version}"))
     return rows
+
+
+def rounds_taken(record: RunRecord) -> list[str]:
+    """A sentence for each arm of the run that selected its round; raises InputError where one does not say which."""
+    if record.comparison is None:
+        return [sentence(choice_of_run(record.folder))] if "selected" in record.metrics else []
+    said = []
+    for arm in record.arms:
+        folder = record.folder / "arms" / folder_name(arm.name)
+        if (folder / "metrics.json").is_file() and "selected" in read_json(folder / "metrics.json"):
+            said.append(f"{arm.label}: {sentence(choice_of_run(folder))}")
+    return said
 
 
 def beside_the_images(events: Sequence[Mapping[str, Any]]) -> str:

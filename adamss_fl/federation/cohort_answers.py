@@ -24,7 +24,7 @@ GRIDS: tuple[Sequence[int], ...] = (
     (24, 32, 40, 48, 56),
     (24, 40, 56),
     (40, 56),
-    (40,),
+    (56,),
 )
 """Where the cells of each time grid end, in sixty-fourths of the run's time bins."""
 NO_ANSWER = "no answer: it is absent, or its policy forbids the query"
@@ -67,13 +67,12 @@ def nested_edges(edges_days: Sequence[float]) -> list[list[float]]:
     """Time grids from fine to coarse, each a part of the one before, from the run's time bins (K + 1 edges from 0).
 
     The bins lie at quantiles of event times, so that equal parts of them hold about as many events. The finest grid has
-    PARTS cells, to the whole day, up to the last edge. Coarse ones lose their early edges first, where hardly anybody
-    is censored yet; the coarsest has one edge, after 5/8 of the events.
+    PARTS cells up to the last edge. Edges lie at half days: no time in whole days is one. Coarse grids lose their
+    early edges first, where hardly anybody is censored yet; the coarsest has one edge, after 7/8 of the events.
     """
     bins = np.arange(len(edges_days)) / (len(edges_days) - 1)
     grids: dict[tuple[float, ...], None] = {}
     for ends in GRIDS:
-        days = np.unique(np.interp(np.array(ends) / PARTS, bins, edges_days).round())
-        if days[-1] > 0:
-            grids[(0.0, *days[days > 0].tolist())] = None
+        days = np.unique(np.floor(np.interp(np.array(ends) / PARTS, bins, edges_days)) + 0.5)
+        grids[(0.0, *days.tolist())] = None
     return [list(edges) for edges in grids]

@@ -19,7 +19,7 @@ from adamss_fl.federation.cohort_figures import cohort_figures, error_lines
 from adamss_fl.federation.cohort_queries import COHORT_QUERIES, answer_cohort
 from adamss_fl.federation.events import read_events
 from adamss_fl.federation.finished_run import final_weights
-from adamss_fl.federation.guard.disclosure import fewest_patients
+from adamss_fl.federation.guard.disclosure import NoCount, fewest_patients
 from adamss_fl.federation.guard.guarded_site import guarded
 from adamss_fl.federation.guard.site_folder import SiteFolder
 from adamss_fl.federation.local_sites import LocalSites
@@ -35,7 +35,7 @@ from adamss_fl.radiomics.clinical import ClinicalSums
 from adamss_fl.radiomics.encoding import TabularEncoding
 
 EDGES = [320.0 * k for k in range(11)]
-"""Sixty-four parts of these bins end every 50 days, on which all times lie."""
+"""Sixty-four parts of these bins end half a day after every 50 days, on which all times lie."""
 CLINICAL = (ClinicalColumn("age_years"), ClinicalColumn("hpv", "binary"), ClinicalColumn("sex", "categorical"))
 TASK = replace(
     make_task(),
@@ -141,8 +141,8 @@ def test_the_survival_curve_and_numbers_at_risk_are_lifelines_on_the_pooled_pati
     expected = fitter.survival_function_at_times(curve["edges_days"]).to_numpy()
     np.testing.assert_allclose(curve["survival"], expected, rtol=0, atol=1e-12)
     for day, at_risk in zip(curve["edges_days"][1:], curve["at_risk"][1:], strict=True):
-        assert at_risk == (table.time >= day).sum()
-    assert curve["median_days"] == fitter.median_survival_time_
+        assert at_risk == (table.time >= day - 0.5).sum()
+    assert curve["median_days"] == fitter.median_survival_time_ + 0.5
     assert (found["patients"], found["events"]) == (260, int(table.event.sum()))
     reverse = KaplanMeierFitter().fit(table.time, 1 - table.event)
     assert found["median_follow_up_days"] == pytest.approx(reverse.median_survival_time_, abs=50)
@@ -238,7 +238,7 @@ def test_time_grids_are_nested() -> None:
     assert [len(level) for level in levels] == [65, 64, 32, 16, 8, 6, 4, 3, 2]
     for finer, coarser in itertools.pairwise(levels):
         assert set(coarser) <= set(finer)
-    assert nested_edges([0.0, 0.4, 2.0]) == [[0.0, 1.0, 2.0], [0.0, 1.0]]
+    assert nested_edges([0.0, 0.4, 2.0]) == [[0.0, 0.5, 1.5, 2.5], [0.0, 0.5, 1.5], [0.0, 0.5]]
 
 
 # --- the minimum cell count and the policy ----------------------------------------------------------------------------
@@ -442,6 +442,15 @@ def test_columns_and_regression_are_for_clinical_columns_alone() -> None:
     assert found["sites"]["s0"]["missing"] == {}
     only_levels = figures_of(Hospitals(cohort()), CLINICAL[1:])
     assert only_levels["columns"] == {"summaries": {}}
+
+
+def test_an_answer_that_does_not_say_how_many_stand_behind_it_cannot_be_judged() -> None:
+    summary = answer_cohort({"query": "summary"}, patients(0, 20), TASK, "s0")
+    assert fewest_patients("statistics", "summary", summary) == 20
+    assert fewest_patients("statistics", "summary", {**summary, "behind": {"suv": 3, "tumour": 0}}) == 3
+    for query in ("summary", "columns"):
+        with pytest.raises(NoCount):
+            fewest_patients("statistics", query, {"patients": 20, "least": 1, "summary": {}})
 
 
 @pytest.mark.parametrize(
