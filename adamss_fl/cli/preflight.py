@@ -92,6 +92,7 @@ def _follow_up(found: Mapping[str, Any]) -> dict[str, Any]:
             f"{curve['edges_days'][place]:.0f} days": {
                 "at risk": curve["at_risk"][place],
                 "survival": f"{curve['survival'][place]:.3f}",
+                "at least, with exact times": f"{curve['survival_low'][place]:.3f}",
                 "95 % interval": f"{curve['ci_low'][place]:.3f} to {curve['ci_high'][place]:.3f}",
             }
             for place in places

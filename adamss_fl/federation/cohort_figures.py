@@ -112,6 +112,9 @@ def _side_by_side(questions: Questions, task: Task) -> dict[str, Any]:
 
 
 def _follow_up(questions: Questions, edges_days: Sequence[float] | None) -> dict[str, Any]:
+    """Curves that count the censored of a cell at its end; with its exact times, that of all would lie between
+    ``survival_low``, which counts them at its start, and ``survival``.
+    """
     if edges_days is None:
         raise InputError("follow-up: the sites have no common time bins; see stages.edges_days")
     levels = nested_edges(edges_days)
@@ -127,7 +130,12 @@ def _follow_up(questions: Questions, edges_days: Sequence[float] | None) -> dict
         "patients": groups.patients,
         "events": int(groups.events.sum()),
         "median_follow_up_days": median_follow_up(censoring_curve(groups)),
-        "all": {**listed(everyone), "edges_days": list(everyone.edges_days), "median_days": everyone.median_days},
+        "all": {
+            **listed(everyone),
+            "edges_days": list(everyone.edges_days),
+            "survival_low": _lowest(groups.together()),
+            "median_days": everyone.median_days,
+        },
         "sites": {site: _own_curve(own) for site, own in counts.items()},
         "log_rank_between_sites": or_reason(lambda: asdict(grid_log_rank([groups]))) if len(counts) > 1 else None,
         **_left_out(told),
@@ -164,6 +172,12 @@ def _agreed_counts(
         if coarsest == level:
             return {site: counts for site, (_, counts) in allowed.items()}, told
         level = coarsest
+
+
+def _lowest(counts: SurvivalCounts) -> list[float]:
+    """The Kaplan-Meier curve of one group if the censored of each cell leave before its events."""
+    events, at_risk = counts.events[0], (counts.at_risk - counts.censored)[0]
+    return [float(value) for value in np.cumprod(1.0 - events / np.maximum(at_risk, 1))]
 
 
 def _own_curve(counts: SurvivalCounts) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from adamss_fl.imaging import ImagingSettings, Sample
 from adamss_fl.radiomics import ClinicalColumn, TabularSettings
 from adamss_fl.radiomics.clinical import ClinicalSums
 from adamss_fl.radiomics.encoding import TabularEncoding
+from adamss_fl.survival import TimeGrid, kaplan_meier
 
 EDGES = [320.0 * k for k in range(11)]
 """Sixty-four parts of these bins end half a day after every 50 days, on which all times lie."""
@@ -238,7 +239,7 @@ def test_time_grids_are_nested() -> None:
     assert [len(level) for level in levels] == [65, 64, 32, 16, 8, 6, 4, 3, 2]
     for finer, coarser in itertools.pairwise(levels):
         assert set(coarser) <= set(finer)
-    assert nested_edges([0.0, 0.4, 2.0]) == [[0.0, 0.5, 1.5, 2.5], [0.0, 0.5, 1.5], [0.0, 0.5]]
+    assert nested_edges([0.0, 0.4, 2.0]) == [[0.0, 0.5, 1.5, 2.5], [0.0, 0.5, 1.5], [0.0, 1.5]]
 
 
 # --- the minimum cell count and the policy ----------------------------------------------------------------------------
@@ -248,7 +249,9 @@ def test_time_grids_are_nested() -> None:
 def test_no_answer_under_a_minimum_tells_of_fewer(least: int) -> None:
     """Every answer, as it leaves the site."""
     ask = Hospitals(cohort((120, 80, 60)), dict.fromkeys(("s0", "s1", "s2"), least))
-    found = figures_of(ask)
+    everyone = pooled(ask.sites)
+    bins = TimeGrid.from_quantiles(everyone.time[everyone.event == 1], 10).edges_days
+    found = cohort_figures(ask, TASK, sorted(ask.sites), bins, encoding_of(ask.sites))
     assert {query for query, _ in ask.told} == set(COHORT_QUERIES)
     tables, regressed = [], 0
     for query, figures in ask.told:
@@ -266,7 +269,11 @@ def test_no_answer_under_a_minimum_tells_of_fewer(least: int) -> None:
     assert len(tables) >= 9
     assert regressed >= 9
     assert found["follow_up"]["patients"] == 260
-    assert len(found["follow_up"]["all"]["edges_days"]) < 65
+    curve = found["follow_up"]["all"]
+    assert len(curve["edges_days"]) < 65
+    exact = kaplan_meier(everyone.time, everyone.event)
+    for day, low, high in zip(curve["edges_days"], curve["survival_low"], curve["survival"], strict=True):
+        assert low - 1e-12 <= exact.survival[np.searchsorted(exact.times, day, side="right") - 1] <= high + 1e-12
 
 
 def test_a_site_below_the_minimum_is_left_out_by_name_everywhere() -> None:
