@@ -88,7 +88,7 @@ def native_counts(config: RunConfig, run: Path) -> dict[str, NDArray[np.int64]]:
     for patient in cohort.patients:
         volumes = read_patient(patient, cohort.layout)
         said = predictor(Scan(patient.id, volumes.pet, volumes.ct))
-        grid, carried = model_grid(volumes, imaging, patient.id), prepare_arrays(patient, cohort.layout, imaging)[1]
+        grid, carried = model_grid(volumes, imaging, patient.id), prepare_arrays(patient, cohort.layout, imaging).mask
         if carried is None:
             raise RuntimeError(f"{patient.id}: a phantom patient without a mask")
         drawn = (volumes.primary, volumes.nodes)

@@ -63,10 +63,7 @@ def answer_cohort(query: Mapping[str, Any], samples: Sequence[Sample], task: Tas
 
 
 def _summary(samples: Sequence[Sample], task: Task, site: str, least: int) -> dict[str, Any]:
-    """``summary`` (SiteSummary), and ``behind``: patients behind its SUV and behind its tumours, 0 where untold.
-
-    A sample has been resampled, so that native voxel spacings are not known here.
-    """
+    """``summary`` (SiteSummary), and ``behind``: patients behind its SUV and behind its tumours, 0 where untold."""
     times, events = _endpoints(samples)
     suv, tumours = _suv(samples, task.imaging), _tumours(samples, task.imaging)
     told = {"suv": len(suv), "tumour": len(tumours)}
@@ -79,10 +76,7 @@ def _summary(samples: Sequence[Sample], task: Task, site: str, least: int) -> di
         patients=len(samples),
         events=int(events.sum()),
         follow_up_days=follow_up,
-        pet_spacing_mm=None,
-        pet_spacing_sd_mm=None,
-        ct_spacing_mm=None,
-        ct_spacing_sd_mm=None,
+        **_spacings(samples, least),
         suv_mean=mean,
         suv_sd=spread,
         suv_p95=p95,
@@ -92,6 +86,18 @@ def _summary(samples: Sequence[Sample], task: Task, site: str, least: int) -> di
         missing={column.name: _missing_share(column.name, samples, least) for column in task.tabular.clinical},
     )
     return {"summary": summary.plain(), "behind": told}
+
+
+def _spacings(samples: Sequence[Sample], least: int) -> dict[str, Any]:
+    """Mean and sd along x, y and z of the voxel spacing of PET and CT as read; None where too few know it."""
+    found: dict[str, Any] = {}
+    for name in ("pet_spacing", "ct_spacing"):
+        known = np.array([axes for sample in samples if (axes := getattr(sample, f"{name}_mm")) is not None])
+        told = len(known) >= max(least, 1)
+        mean, sd = (known.mean(axis=0), known.std(axis=0, ddof=min(1, len(known) - 1))) if told else (None, None)
+        found[f"{name}_mm"] = None if mean is None else tuple(mean.tolist())
+        found[f"{name}_sd_mm"] = None if sd is None else tuple(sd.tolist())
+    return found
 
 
 def _suv(samples: Sequence[Sample], settings: ImagingSettings) -> Array:

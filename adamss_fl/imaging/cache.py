@@ -1,7 +1,8 @@
 """Prepared arrays on disk, valid only for the settings and the source files that made them.
 
 An entry is ``PATIENT-KEY.image.npy``, ``PATIENT-KEY.mask.npy`` (where there is a mask) and ``PATIENT-KEY.json``, which
-is written last and holds the checksums of the other two. An entry that lacks it or disagrees with it is made anew.
+is written last and holds the checksums of the other two and the voxel spacing of the images as read. An entry that
+lacks it or disagrees with it is made anew.
 """
 
 import hashlib
@@ -26,9 +27,23 @@ if TYPE_CHECKING:
     from adamss_fl.cohort.records import Patient
 
 # Raise it whenever the same settings and files would give other arrays than before.
-FORMAT = 1
+FORMAT = 2
 
-Arrays = tuple[NDArray[np.float32], NDArray[np.uint8] | None]
+Axes = tuple[float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A patient on the model's grid.
+
+    image : float32 (2, D, H, W); mask : uint8 (2, D, H, W) or None.
+    pet_spacing_mm, ct_spacing_mm : voxel spacing along x, y and z of the images as they were read.
+    """
+
+    image: NDArray[np.float32]
+    mask: NDArray[np.uint8] | None
+    pet_spacing_mm: Axes
+    ct_spacing_mm: Axes
 
 
 @dataclass(frozen=True)
@@ -38,8 +53,8 @@ class SampleCache:
     folder: Path
     settings: ImagingSettings
 
-    def get_or_make(self, patient: "Patient", make: Callable[[], Arrays]) -> Arrays:
-        """The patient's arrays, memory-mapped and read-only; ``make`` is called where there is no whole entry.
+    def get_or_make(self, patient: "Patient", make: Callable[[], Prepared]) -> Prepared:
+        """The patient's entry, its arrays memory-mapped and read-only; ``make`` is called where there is no whole one.
 
         Two processes that make the same entry at once both leave a whole one: every file is written beside and renamed.
         """
@@ -47,13 +62,14 @@ class SampleCache:
         found = _read(stem)
         if found is not None:
             return found
-        image, mask = make()
+        made = make()
         self.folder.mkdir(parents=True, exist_ok=True)
-        checksums = {"image": _write_array(_file(stem, "image"), image)}
-        if mask is not None:
-            checksums["mask"] = _write_array(_file(stem, "mask"), mask)
-        write_whole(stem.with_name(f"{stem.name}.json"), json.dumps(checksums).encode())
-        return _read(stem) or (image, mask)
+        record: dict[str, Any] = {name: getattr(made, name) for name in _SPACINGS}
+        record["image"] = _write_array(_file(stem, "image"), made.image)
+        if made.mask is not None:
+            record["mask"] = _write_array(_file(stem, "mask"), made.mask)
+        write_whole(stem.with_name(f"{stem.name}.json"), json.dumps(record).encode())
+        return _read(stem) or made
 
     def key(self, patient: "Patient") -> str:
         """SHA-256 of all that decides the arrays: settings, format, and the source files' name, size and time."""
@@ -70,6 +86,9 @@ class SampleCache:
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
+_SPACINGS = ("pet_spacing_mm", "ct_spacing_mm")
+
+
 def _size_and_time(path: Path, patient: str) -> tuple[int, int]:
     try:
         status = path.stat()
@@ -82,15 +101,20 @@ def _file(stem: Path, array: str) -> Path:
     return stem.with_name(f"{stem.name}.{array}.npy")
 
 
-def _read(stem: Path) -> Arrays | None:
-    """The entry's arrays, or None where it is absent or not whole."""
+def _read(stem: Path) -> Prepared | None:
+    """The entry, or None where it is absent or not whole."""
     try:
-        checksums = json.loads(stem.with_name(f"{stem.name}.json").read_bytes())
-        image = _read_array(_file(stem, "image"), checksums["image"])
-        mask = _read_array(_file(stem, "mask"), checksums["mask"]) if "mask" in checksums else None
+        record = json.loads(stem.with_name(f"{stem.name}.json").read_bytes())
+        image = _read_array(_file(stem, "image"), record["image"])
+        mask = _read_array(_file(stem, "mask"), record["mask"]) if "mask" in record else None
+        return Prepared(image, mask, *(_axes(record[name]) for name in _SPACINGS))
     except (OSError, ValueError, EOFError, KeyError, TypeError):
         return None
-    return image, mask
+
+
+def _axes(spacing: Any) -> Axes:
+    x, y, z = spacing
+    return float(x), float(y), float(z)
 
 
 def _read_array(path: Path, checksum: int) -> Any:

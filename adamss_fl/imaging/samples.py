@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adamss_fl.errors import InputError
-from adamss_fl.imaging.cache import SampleCache
+from adamss_fl.imaging.cache import Axes, Prepared, SampleCache
 from adamss_fl.imaging.settings import ImagingSettings
 from adamss_fl.imaging.volumes import (
     Box,
@@ -46,6 +46,7 @@ class Sample:
     time_days, event : NaN and -1 where the endpoint is unknown.
     clinical : canonical name -> value as read; None where it is missing.
     tabular : float32 (r,) encoded clinical and radiomics vector; None until a run's encoding has made it.
+    pet_spacing_mm, ct_spacing_mm : voxel spacing along x, y and z of the images as they were read; None where unknown.
     """
 
     patient_id: str
@@ -57,6 +58,8 @@ class Sample:
     event: int
     clinical: Mapping[str, str | float | None] = field(default_factory=dict)
     tabular: NDArray[np.float32] | None = None
+    pet_spacing_mm: Axes | None = None
+    ct_spacing_mm: Axes | None = None
 
 
 @dataclass(frozen=True)
@@ -84,17 +87,19 @@ def prepare_cohort(
     cache = SampleCache(Path(cache_dir), settings)
     samples = []
     for done, patient in enumerate(cohort.patients, start=1):
-        image, mask = cache.get_or_make(patient, partial(prepare_arrays, patient, cohort.layout, settings))
+        found = cache.get_or_make(patient, partial(prepare_arrays, patient, cohort.layout, settings))
         samples.append(
             Sample(
                 patient_id=patient.id,
                 site=patient.site,
-                image=image,
-                mask=np.zeros((2, *settings.grid), np.uint8) if mask is None else mask,
-                has_mask=mask is not None,
+                image=found.image,
+                mask=np.zeros((2, *settings.grid), np.uint8) if found.mask is None else found.mask,
+                has_mask=found.mask is not None,
                 time_days=math.nan if patient.time_days is None else patient.time_days,
                 event=NO_EVENT_KNOWN if patient.event is None else patient.event,
                 clinical=patient.clinical,
+                pet_spacing_mm=found.pet_spacing_mm,
+                ct_spacing_mm=found.ct_spacing_mm,
             )
         )
         if progress is not None:
@@ -102,17 +107,22 @@ def prepare_cohort(
     return samples
 
 
-def prepare_arrays(
-    patient: "Patient", layout: "Layout", settings: ImagingSettings
-) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
-    """Image (2, D, H, W) and mask (2, D, H, W) or None of one patient, read, checked, resampled and scaled."""
+def prepare_arrays(patient: "Patient", layout: "Layout", settings: ImagingSettings) -> Prepared:
+    """One patient, read, checked, resampled and scaled."""
     volumes = read_patient(patient, layout)
     grid = model_grid(volumes, settings, patient.id)
     image = image_on(grid, volumes.pet, volumes.ct, settings)
+    spacings = spacing_of(volumes.pet), spacing_of(volumes.ct)
     if volumes.primary is None or volumes.nodes is None:
-        return image, None
+        return Prepared(image, None, *spacings)
     masks = [resample(mask, grid, 0, nearest=True) for mask in (volumes.primary, volumes.nodes)]
-    return image, np.stack(masks).astype(np.uint8)
+    return Prepared(image, np.stack(masks).astype(np.uint8), *spacings)
+
+
+def spacing_of(image: Image) -> Axes:
+    """Voxel spacing along x, y and z in mm."""
+    x, y, z = image.GetSpacing()
+    return float(x), float(y), float(z)
 
 
 def model_grid(volumes: Volumes, settings: ImagingSettings, patient: str) -> Image:

@@ -100,7 +100,8 @@ def test_every_drawn_patient_has_maps_of_both_stages_on_the_grid_of_its_own_imag
         assert {path.name for path in folder.iterdir()} == names | {"figure.svg"}
         cohort = load_cohort(hospital)
         patient = cohort.patient(folder.name.removeprefix(f"{hospital.name}-"))
-        _, mask = prepare_arrays(patient, cohort.layout, ImagingSettings(**{k: tuple(v) for k, v in IMAGING.items()}))
+        settings = ImagingSettings(**{k: tuple(v) for k, v in IMAGING.items()})
+        mask = prepare_arrays(patient, cohort.layout, settings).mask
         # Bringing the label file to a map's own geometry must give the mask that the network was judged on.
         label, grid = sitk.ReadImage(str(patient.mask)), sitk.ReadImage(str(folder / "attention-3-stage-2.nii.gz"))
         moved = sitk.GetArrayFromImage(sitk.Resample(label, grid, sitk.Transform(), sitk.sitkNearestNeighbor))
@@ -113,7 +114,7 @@ def test_maps_on_disk_are_those_of_each_stages_network(run, hospitals):
     folder = sorted((run / "focus" / "patients").iterdir())[0]
     cohort = load_cohort(hospitals[0])
     patient = cohort.patient(folder.name.removeprefix("hospital-1-"))
-    image, _ = prepare_arrays(patient, cohort.layout, trained.task.imaging)
+    image = prepare_arrays(patient, cohort.layout, trained.task.imaging).image
     pet, ct = torch.from_numpy(image)[:, None, None]
     found = {}
     for number, stage in enumerate(("segmentation", "survival"), 1):

@@ -230,8 +230,26 @@ def test_a_summary_by_hand() -> None:
     assert (summary["tumour_ml"], summary["nodes"]) == (pytest.approx(np.mean(volumes)), 1.5)
     assert summary["tumour_sd_ml"] == pytest.approx(np.std(volumes, ddof=1))
     assert summary["missing"]["age_years"] == np.mean([s.clinical["age_years"] is None for s in samples])
-    assert summary["pet_spacing_mm"] is None
+    assert summary["pet_spacing_mm"] is None  # these samples do not know theirs
     assert (summary["patients"], summary["events"]) == (40, sum(sample.event for sample in samples))
+
+
+def test_another_scanners_spacing_is_found() -> None:
+    def with_spacing(sites: Cohort, other: float) -> Cohort:
+        axes = {name: (4.0, 4.0, 4.0 if name != "s2" else other) for name in sites}
+        return {
+            name: tuple(replace(s, pet_spacing_mm=axes[name], ct_spacing_mm=(1.0, 1.0, 3.0)) for s in samples)
+            for name, samples in sites.items()
+        }
+
+    alike = figures_of(Hospitals(with_spacing(cohort(), 4.0)))
+    assert alike["sites"]["s1"]["pet_spacing_mm"] == [4.0, 4.0, 4.0]
+    assert alike["sites"]["s1"]["ct_spacing_sd_mm"] == [0.0, 0.0, 0.0]
+    assert "spacing" not in {finding["code"] for finding in alike["findings"]}
+    apart = figures_of(Hospitals(with_spacing(cohort(), 6.0)))
+    (found,) = [finding for finding in apart["findings"] if finding["code"] == "spacing"]
+    assert found["site"] == "s2"
+    assert "PET spacing along z is 6 mm" in found["message"]
 
 
 def test_time_grids_are_nested() -> None:

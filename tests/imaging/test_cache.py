@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK
 from small_images import MakeCohort, ball, write_image
 
 import adamss_fl.imaging.samples as samples
@@ -48,6 +49,18 @@ def test_the_second_reading_comes_from_the_cache_and_is_equal(
     (sample,) = prepare_cohort(cohort, SETTINGS, tmp_path / "cache")
     assert isinstance(sample.image, np.memmap)
     assert not sample.image.flags.writeable
+
+
+def test_the_spacing_of_the_images_as_read_is_kept(tmp_path: Path, make_cohort: MakeCohort, made: list[str]) -> None:
+    cohort = make_cohort(label=LABEL)
+    for _ in range(2):
+        (sample,) = prepare_cohort(cohort, SETTINGS, tmp_path / "cache")
+        for path, known in (
+            (cohort.patients[0].pet, sample.pet_spacing_mm),
+            (cohort.patients[0].ct, sample.ct_spacing_mm),
+        ):
+            assert known == tuple(SimpleITK.ReadImage(str(path)).GetSpacing())
+    assert made == ["P1"]
 
 
 @pytest.mark.parametrize(

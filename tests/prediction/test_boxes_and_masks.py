@@ -23,7 +23,7 @@ def test_the_labels_on_a_native_grid_that_is_the_models_own_are_its_predicted_ma
     """PET and CT resampled to the model's grid beforehand: nothing is left to interpolate."""
     run, patient = load_run(trained.run), trained.patients[1]
     record = load_cohort(trained.hospital).patient(patient)
-    image, _ = prepare_arrays(record, load_cohort(trained.hospital).layout, run.task.imaging)
+    image = prepare_arrays(record, load_cohort(trained.hospital).layout, run.task.imaging).image
 
     def volume(array: np.ndarray) -> Any:
         made = sitk.GetImageFromArray(array)
