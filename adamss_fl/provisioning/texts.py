@@ -68,7 +68,7 @@ port: 9094 # between processes of this machine only; a second site on one machin
 SITE_POLICY = """# What may be asked of this hospital; it wins over whatever a run says. Every key: docs/site-policy.md.
 runs: ["*"] # names of tasks that are allowed; * stands for anything
 min_patients: 5 # the least number of patients behind any figure that leaves
-min_cell: 5 # the least number of patients in a cell of a table of test patients, unless it is empty
+min_cell: 5 # the least number of patients in a cell of a table of patients, unless it is empty
 """
 
 _SITE_README = """# {site}: kit for the consortium {consortium}

@@ -79,7 +79,7 @@ def test_a_sites_settings_and_policy_are_yaml_with_every_key_to_edit(made: Offic
     assert "EDIT" in site["path"]
     assert (site["layout"], site["state"]) == ("hecktor2022", "state")
     policy = yaml.safe_load((made.site("north") / site["state"] / "policy.yaml").read_text())
-    assert policy == {"runs": ["*"], "min_patients": 5}
+    assert policy == {"runs": ["*"], "min_patients": 5, "min_cell": 5}
 
 
 def test_the_readme_names_the_three_things_and_the_server(made: Office) -> None:
