@@ -52,9 +52,12 @@ def test_metrics(task: Task, rounds: Rounds, weights: Weights, base: Mapping[str
         segmented = evaluate(rounds.checkpoints.load(segmenting).weights, segmenting)
         test = evaluate(weights, last)
         if test["patients"]:
-            test["dsc_after_survival_stage"], test["dsc"] = test["dsc"], segmented["dsc"]
-            for site, figures in test["sites"].items():
-                figures["dsc"] = segmented["sites"][site]["dsc"]
+            test["dsc_after_survival_stage"] = test["dsc"]
+            for figures, before in (
+                (test, segmented),
+                *((test["sites"][s], segmented["sites"][s]) for s in test["sites"]),
+            ):
+                figures.update({name: before[name] for name in ("dsc", "masks_by_patient") if name in before})
     metrics = dict(base)
     metrics["test"] = test
     metrics["federated"] = _over_all_sites(task, rounds, last) if test["patients"] else None

@@ -1,12 +1,14 @@
 """Sites' evaluation figures to those of all their patients: sums of counts, means weighted by patients."""
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from adamss_fl.segmentation import NothingToOverlap, aggregated_dsc
+from adamss_fl.segmentation import MaskSums, NothingToOverlap, aggregated_dsc
 from adamss_fl.survival import Concordance
 
 MAPS = ("tumour", "nodes")
@@ -17,7 +19,8 @@ def merge_evaluations(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
 
     Returns ``patients``, ``events``, ``c_index`` (over the pairs *inside* the sites, None where there is no comparable
     pair), ``comparable_pairs``, ``dsc`` per map (aggregated over patients, None where neither reference nor prediction
-    holds a voxel), ``gate_opening`` and mean losses, and the same per site under ``sites``.
+    holds a voxel), ``gate_opening`` and mean losses, where sites tell it ``masks_by_patient`` (mean DSC and HD95 over
+    patients, per map), and the same per site under ``sites``.
     """
     present = {site: values for site, values in sorted(figures.items()) if values["patients"]}
     if not present:
@@ -32,6 +35,7 @@ def _figures(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for value in values:
         counts = counts + Concordance(**value["concordance"])
     overlap = np.sum([value["overlap"] for value in values], axis=0)
+    by_patient = [value for value in values if "by_patient" in value]
     merged: dict[str, Any] = {
         "patients": sum(value["patients"] for value in values),
         "events": sum(value["events"] for value in values),
@@ -40,6 +44,11 @@ def _figures(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "dsc": {name: dsc_or_none(overlap[index]) for index, name in enumerate(MAPS)},
         "gate_opening": mean_opening(values),
     }
+    if by_patient:
+        merged["masks_by_patient"] = {
+            name: reduce(add, [MaskSums.from_plain(v["by_patient"][index], v["masked"]) for v in by_patient]).means()
+            for index, name in enumerate(MAPS)
+        }
     for name, weight in (("loss.segmentation", "masked"), ("loss.survival", "patients")):
         known = [value for value in values if name in value]
         if known:

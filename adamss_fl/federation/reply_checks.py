@@ -5,8 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from adamss_fl.errors import InputError
+from adamss_fl.federation.merging import MAPS
 from adamss_fl.federation.messages import Instruction
 from adamss_fl.model.encoder import LEVELS
+from adamss_fl.segmentation import MaskSums
 from adamss_fl.survival import Concordance
 
 SPLITS = ("train", "validation", "test")
@@ -21,7 +24,7 @@ def figures_problem(instruction: Instruction, figures: Mapping[str, Any]) -> str
     if instruction.kind == "describe":
         return _describe_problem(figures)
     if instruction.kind == "evaluate":
-        return _evaluation_problem(figures)
+        return _evaluation_problem(figures, instruction.settings.get("split") == "test")
     if instruction.kind == "statistics" and instruction.settings.get("query") == "event_times":
         cells = len(instruction.settings["edges_days"]) - 1
         return None if _are_counts(figures.get("counts"), cells) else f"figure 'counts' is not {cells} counts"
@@ -69,7 +72,7 @@ def _describe_problem(figures: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _evaluation_problem(figures: Mapping[str, Any]) -> str | None:
+def _evaluation_problem(figures: Mapping[str, Any], of_test: bool) -> str | None:
     if not is_count(figures.get("patients")):
         return "figure 'patients' is not a count"
     patients = figures["patients"]
@@ -81,6 +84,7 @@ def _evaluation_problem(figures: Mapping[str, Any]) -> str | None:
     return (
         _concordance_problem(figures.get("concordance"), patients)
         or _overlap_problem(figures.get("overlap"))
+        or (_by_patient_problem(figures) if of_test and figures["masked"] else None)
         or opening_problem(figures)
         or loss_problem(figures)
     )
@@ -93,6 +97,18 @@ def _concordance_problem(counts: Any, patients: int) -> str | None:
     comparable = Concordance(**counts).comparable_pairs
     if comparable > patients * (patients - 1) // 2 or counts["tied_time"] > comparable:
         return "figure 'concordance' has more pairs than the patients make"
+    return None
+
+
+def _by_patient_problem(figures: Mapping[str, Any]) -> str | None:
+    both = figures.get("by_patient")
+    if not isinstance(both, (list, tuple)) or len(both) != len(MAPS):
+        return f"figure 'by_patient' is not one for each of {', '.join(MAPS)}"
+    try:
+        for each in both:
+            MaskSums.from_plain(each, figures["masked"])
+    except InputError:
+        return "figure 'by_patient' holds sums that no patients have"
     return None
 
 

@@ -38,6 +38,7 @@ from adamss_fl.model import (
     to_weights,
 )
 from adamss_fl.plugins import create
+from adamss_fl.segmentation import mask_sums
 from adamss_fl.survival import TimeGrid, concordance_counts
 from adamss_fl.training import Inference, StageWork, infer, train_stage
 from adamss_fl.training.seeds import derive_seed
@@ -209,7 +210,8 @@ class Site:
         settings : ``split`` (validation or test), ``edges_days``, ``tabular``.
         Of the test split outcomes and predictions are kept here, for later queries.
         Figures: ``patients``, ``events``, ``concordance`` (counts of pairs inside this site), ``overlap`` (2, 3) voxels
-        (intersection, predicted, reference; tumour, nodes), mean losses, ``gate_opening``. Risks of the test patients
+        (intersection, predicted, reference; tumour, nodes), mean losses, ``gate_opening``, and of the test split
+        ``by_patient``, the ``MaskSums`` of both maps. Risks of the test patients
         are written to the site's own ``risks.csv``.
         """
         split = instruction.settings["split"]
@@ -220,7 +222,9 @@ class Site:
         grid = TimeGrid(tuple(instruction.settings["edges_days"]))
         samples = self._features(instruction.run).attach(samples, instruction.settings.get("tabular"))
         model = self.network(instruction.settings.get("tabular"))
-        seen = infer(model, samples, self.task.runtime, grid=grid, on_batch=self._on_step(f"evaluate {split}"))
+        spacing = self.task.imaging.spacing_mm if split == "test" else None
+        report = self._on_step(f"evaluate {split}")
+        seen = infer(model, samples, self.task.runtime, grid=grid, spacing_mm=spacing, on_batch=report)
         days = grid.restricted_mean_days(torch.from_numpy(seen.survival_logits)).numpy()
         if split == "test":
             outcomes = outcomes_of(instruction.round, samples, grid, seen.survival_logits)
@@ -234,6 +238,7 @@ class Site:
             "overlap": seen.overlap[masked].sum(axis=0).tolist(),
             "masked": int(masked.sum()),
             "gate_opening": list(seen.gate_opening),
+            **_by_patient(seen, masked),
             **_losses(seen),
         }
 
@@ -269,6 +274,14 @@ class Site:
             return answer_kept(query, folder) if self.data.test else {"patients": 0}
         except InputError as error:
             raise SiteFailure("bad_input") from error
+
+
+def _by_patient(seen: Inference, masked: np.ndarray) -> dict[str, Any]:
+    """Sums over the patients with a reference, patient by patient; nothing where distances were not asked for."""
+    if seen.surface_mm is None or not masked.any():
+        return {}
+    both = [mask_sums(seen.overlap[masked, each], seen.surface_mm[masked, each]) for each in range(2)]
+    return {"by_patient": [sums.plain() for sums in both]}
 
 
 def _losses(seen: Inference) -> dict[str, float]:

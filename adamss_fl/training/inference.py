@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adamss_fl.imaging import Sample
 from adamss_fl.model import AdaMSS, autocast
-from adamss_fl.segmentation import dice_focal_loss
+from adamss_fl.segmentation import dice_focal_loss, surface_distance_95
 from adamss_fl.survival import TimeGrid, discrete_likelihood
 from adamss_fl.training.settings import RuntimeSettings
 from adamss_fl.training.stage import as_inputs
@@ -29,6 +29,7 @@ class Inference:
     survival_logits : (N, K) float64, logit of the conditional probability of surviving each bin.
     overlap : (N, 2, 3) int64, voxels in intersection, prediction and reference, for tumour and nodes.
     masks : (N, 2, D, H, W) bool predicted masks where asked for, else None.
+    surface_mm : (N, 2) surface distance (HD95) to the reference, NaN where there is none; None where not asked for.
     gate_opening : (5,) mean weight of the early-fusion stream per level.
     loss_segmentation, loss_survival : means over samples; None where there is no mask or no time grid.
     """
@@ -36,6 +37,7 @@ class Inference:
     survival_logits: NDArray[Any]
     overlap: NDArray[Any]
     masks: NDArray[Any] | None
+    surface_mm: NDArray[Any] | None
     gate_opening: tuple[float, ...]
     loss_segmentation: float | None
     loss_survival: float | None
@@ -49,11 +51,13 @@ def infer(
     *,
     grid: TimeGrid | None = None,
     keep_masks: bool = False,
+    spacing_mm: Sequence[float] | None = None,
     batch_size: int = 8,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Inference:
     """Both heads on every sample, in evaluation mode. Raises ValueError where ``samples`` is empty.
 
+    spacing_mm : voxel size along D, H and W, where surface distances are asked for.
     batch_size : samples at once, at most; fewer where they are large (see ``MOST_VOXELS``).
     """
     if not samples:
@@ -62,6 +66,7 @@ def infer(
     batch_size = _batch_size(samples, batch_size)
     model.eval()
     logits, overlaps, masks, opening = [], [], [], torch.zeros(5, dtype=torch.float64)
+    surfaces: list[NDArray[Any]] = []
     segmentation_sum = survival_sum = 0.0
     with_mask = 0
     for start in range(0, len(samples), batch_size):
@@ -74,6 +79,8 @@ def infer(
         logits.append(output.survival.double().cpu().numpy())
         if keep_masks:
             masks.append(predicted.cpu().numpy())
+        if spacing_mm is not None:
+            surfaces.append(_surfaces(predicted, batch, spacing_mm))
         opening += output.gate_opening.to("cpu", torch.float64) * len(part)
         known = int(batch.has_mask.sum())
         if known:
@@ -90,6 +97,7 @@ def infer(
         survival_logits=np.concatenate(logits),
         overlap=np.concatenate(overlaps).astype(np.int64),
         masks=np.concatenate(masks) if keep_masks else None,
+        surface_mm=np.concatenate(surfaces) if surfaces else None,
         gate_opening=tuple(float(value) for value in opening / len(samples)),
         loss_segmentation=segmentation_sum / with_mask if with_mask else None,
         loss_survival=survival_sum / len(samples) if grid is not None else None,
@@ -131,6 +139,16 @@ def ensemble_overlap(
 
 def _batch_size(samples: Sequence[Sample], asked: int) -> int:
     return max(1, min(asked, MOST_VOXELS // math.prod(samples[0].image.shape[1:])))
+
+
+def _surfaces(predicted: Tensor, batch: Batch, spacing_mm: Sequence[float]) -> NDArray[Any]:
+    """(B, 2) surface distances in mm, NaN where either mask is empty or the patient has none."""
+    found = np.full(predicted.shape[:2], np.nan)
+    masks, references = predicted.cpu().numpy(), (batch.mask > 0.5).cpu().numpy()
+    for patient, each in np.argwhere(batch.has_mask.cpu().numpy()[:, None] & np.ones((1, 2), dtype=bool)):
+        distance = surface_distance_95(masks[patient, each], references[patient, each], spacing_mm)
+        found[patient, each] = np.nan if distance is None else distance
+    return found
 
 
 def _overlap(predicted: Tensor, batch: Batch) -> NDArray[Any]:

@@ -63,6 +63,8 @@ PAIRS = {"concordant": 3, "discordant": 1, "tied_risk": 0, "tied_time": 0}
         (EVALUATE, "overlap", [[1, 1, 1]]),
         (EVALUATE, "overlap", [[5, 1, 9], [0, 0, 0]]),
         (EVALUATE, "overlap", [[1.5, 2, 2], [0, 0, 0]]),
+        (EVALUATE, "by_patient", [{"patients": 1}]),
+        (EVALUATE, "by_patient", [{"patients": -1, "dsc_total": 0.5, "surface": {}}] * 2),
         (EVALUATE, "gate_opening", [0.5] * 4),
         (EVALUATE, "gate_opening", [0.5, 0.5, float("nan"), 0.5, 0.5]),
         (EVALUATE, "loss.survival", float("inf")),
