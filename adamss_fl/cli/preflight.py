@@ -71,6 +71,8 @@ def _site(summary: Mapping[str, Any]) -> dict[str, Any]:
         "patients": summary["patients"],
         "events": f"{summary['events']} ({summary['events'] / summary['patients']:.0%})",
         "median follow-up, days": summary["follow_up_days"],
+        "PET voxel, mm": _spacing(summary["pet_spacing_mm"]),
+        "CT voxel, mm": _spacing(summary["ct_spacing_mm"]),
         "SUV mean": summary["suv_mean"],
         "SUV sd": summary["suv_sd"],
         "SUV 95 %": summary["suv_p95"],
@@ -78,6 +80,10 @@ def _site(summary: Mapping[str, Any]) -> dict[str, Any]:
         "nodes": summary["nodes"],
     }
     return row | {f"{column} missing": f"{share:.0%}" for column, share in summary["missing"].items()}
+
+
+def _spacing(mean: Any) -> str | None:
+    return None if mean is None else " x ".join(f"{axis:.3g}" for axis in mean)
 
 
 def _follow_up(found: Mapping[str, Any]) -> dict[str, Any]:
