@@ -24,7 +24,7 @@ def figures_problem(instruction: Instruction, figures: Mapping[str, Any]) -> str
     if instruction.kind == "describe":
         return _describe_problem(figures)
     if instruction.kind == "evaluate":
-        return _evaluation_problem(figures, instruction.settings.get("split") == "test")
+        return _evaluation_problem(figures)
     if instruction.kind == "statistics" and instruction.settings.get("query") == "event_times":
         cells = len(instruction.settings["edges_days"]) - 1
         return None if _are_counts(figures.get("counts"), cells) else f"figure 'counts' is not {cells} counts"
@@ -72,7 +72,7 @@ def _describe_problem(figures: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _evaluation_problem(figures: Mapping[str, Any], of_test: bool) -> str | None:
+def _evaluation_problem(figures: Mapping[str, Any]) -> str | None:
     if not is_count(figures.get("patients")):
         return "figure 'patients' is not a count"
     patients = figures["patients"]
@@ -84,7 +84,7 @@ def _evaluation_problem(figures: Mapping[str, Any], of_test: bool) -> str | None
     return (
         _concordance_problem(figures.get("concordance"), patients)
         or _overlap_problem(figures.get("overlap"))
-        or (_by_patient_problem(figures) if of_test and figures["masked"] else None)
+        or _by_patient_problem(figures)
         or opening_problem(figures)
         or loss_problem(figures)
     )
@@ -101,7 +101,9 @@ def _concordance_problem(counts: Any, patients: int) -> str | None:
 
 
 def _by_patient_problem(figures: Mapping[str, Any]) -> str | None:
-    both = figures.get("by_patient")
+    if "by_patient" not in figures:  # told of test patients with a mask alone
+        return None
+    both = figures["by_patient"]
     if not isinstance(both, (list, tuple)) or len(both) != len(MAPS):
         return f"figure 'by_patient' is not one for each of {', '.join(MAPS)}"
     try:

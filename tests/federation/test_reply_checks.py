@@ -82,8 +82,12 @@ def test_an_impossible_figure_is_refused_by_name(
 @pytest.mark.parametrize("order", [DESCRIBE, EVALUATE, EVENT_TIMES], ids=lambda order: order.kind)
 def test_a_missing_figure_is_refused(order: Instruction, sound: dict[str, dict[str, Any]]) -> None:
     for name in sound[order.kind]:
-        if name.startswith("loss.") or name == "inputs" or (name == "patients" and order is EVENT_TIMES):
-            continue  # losses and input sums are there where they can be; that count of patients is not used
+        if (
+            name.startswith("loss.")
+            or name in ("inputs", "by_patient")
+            or (name == "patients" and order is EVENT_TIMES)
+        ):
+            continue  # these are there where they can be; that count of patients is not used
         short = {key: value for key, value in sound[order.kind].items() if key != name}
         assert figures_problem(order, short) is not None, name
 
