@@ -26,6 +26,7 @@ from adamss_fl.evaluation.examples import save_examples
 from adamss_fl.evaluation.fold_scores import ensemble_figures
 from adamss_fl.evaluation.predictions import Predictions, predict
 from adamss_fl.evaluation.scores import calibration_figures, score
+from adamss_fl.evaluation.settings import Design
 from adamss_fl.federation.events import Tracker
 from adamss_fl.federation.files import write_atomically
 from adamss_fl.federation.finished_run import final_weights
@@ -149,6 +150,23 @@ def run_comparison(
     for folder in (out, *(arm.folder for arm in arms)):
         keep_config(config, folder)
     train_at_once(config, [arm for arm in arms if arm.kind != "federated"], out, jobs, progress)
+    return judge(config, data, out, arms[0].folder, train_federated, progress)
+
+
+def judge(
+    config: RunConfig,
+    data: Mapping[str, SiteData],
+    out: Path,
+    federated: Path,
+    train_federated: Callable[[Path], None] | None = None,
+    progress: Progress | None = None,
+    design: Design | None = None,
+) -> dict[str, Any]:
+    """``evaluation.compare.compare`` with a configuration's settings, and the report's examples by the federated arm.
+
+    federated : that arm's folder.
+    """
+    task = task_of(config)
     result = compare(
         task,
         data,
@@ -158,8 +176,8 @@ def run_comparison(
         train_federated=train_federated,
         oracle=oracle_of(config),
         progress=progress,
+        design=design,
     )
-    federated = arms[0].folder
     _, segmentation, state = final_weights(federated)
     judged, tabular = Predictions.load(federated / "predictions.npz"), state.get("tabular")
     save_examples(out / "examples.npz", task, segmentation, pool(data).test, judged, tabular)

@@ -7,9 +7,9 @@ from typing import Any
 
 from adamss_fl.assembly import (
     cache_folder,
+    judge,
     keep_config,
     load_all_data,
-    oracle_of,
     refuse_other_run,
     run_comparison,
     train_at_once,
@@ -17,16 +17,13 @@ from adamss_fl.assembly import (
 from adamss_fl.config import task_of
 from adamss_fl.errors import InputError
 from adamss_fl.evaluation.arms import Arm, arms_of, data_of_arm, pool, task_of_arm
-from adamss_fl.evaluation.compare import compare, runs_of
+from adamss_fl.evaluation.compare import runs_of
 from adamss_fl.evaluation.cross_validation import is_cross_validated
-from adamss_fl.evaluation.examples import save_examples
 from adamss_fl.evaluation.kept import twin_of
 from adamss_fl.evaluation.leakage import refuse_leakage
-from adamss_fl.evaluation.predictions import Predictions
 from adamss_fl.evaluation.settings import Design
 from adamss_fl.evaluation.study import is_study, run_study
 from adamss_fl.evaluation.tuning import check_validation
-from adamss_fl.federation.finished_run import final_weights
 from adamss_fl.federation.settings import PlanSettings
 from adamss_fl.federation.site import Progress
 from adamss_fl.federation.task import Task
@@ -69,22 +66,7 @@ def run_one(
         keep_config(config_of(run, config), run.folder)
     here = [run for run in runs if run.kind != "federated" or design.tune or federated is None]
     train_at_once(config, _distinct(here, runs, task), out, jobs, progress)
-    result = compare(
-        task,
-        data,
-        out,
-        bootstrap=config.evaluation.bootstrap,
-        risk_groups=config.evaluation.risk_groups,
-        train_federated=federated,
-        oracle=oracle_of(config),
-        progress=progress,
-        design=design,
-    )
-    folder = arms[0].folder
-    _, segmentation, state = final_weights(folder)
-    judged, tabular = Predictions.load(folder / "predictions.npz"), state.get("tabular")
-    save_examples(out / "examples.npz", task, segmentation, pool(data).test, judged, tabular)
-    return result
+    return judge(config, data, out, arms[0].folder, federated, progress, design)
 
 
 def run_seeds(
