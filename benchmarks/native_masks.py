@@ -3,9 +3,10 @@
     python benchmarks/native_masks.py --out runs/native-masks --spacing 2
 
 Trains on one hospital (one round of stage II: only masks count), predicts its test patients as `adamss-fl predict`
-does, and gives the aggregated DSC on the model's grid, as evaluated, and in the voxels of CT and of PET. The reference,
-drawn in voxels of 1.3 mm, is in those what lies at their centre, and in a second pair of rows what fills at least half
-of them. The last rows put the reference itself through the model's grid.
+does, and gives the aggregated DSC on the model's grid, as evaluated, and in the voxels of CT and of PET. The reference
+in each is the phantom's anatomy drawn in these voxels. A label drawn in CT voxels and moved into those of PET would be
+uncertain by half a CT voxel; what that takes away has a row of its own. The last rows put the reference itself, as the
+model's grid holds it, through the same way.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ import yaml
 from numpy.typing import NDArray
 
 from adamss_fl.assembly import load_all_data, run_centralized
-from adamss_fl.cohort import load_cohort, make_phantom, split_cohort
+from adamss_fl.cohort import load_cohort, make_phantom, split_cohort, true_pet_label
 from adamss_fl.config import load_config
 from adamss_fl.imaging import model_grid, prepare_arrays, read_patient
 from adamss_fl.imaging.native import NODES_LABEL, TUMOUR_LABEL, label_map
-from adamss_fl.imaging.volumes import Image, resample, simpleitk
+from adamss_fl.imaging.volumes import resample, simpleitk
 from adamss_fl.prediction import Predictor, Scan, load_run
 from adamss_fl.run_config import RunConfig
 from adamss_fl.segmentation import aggregated_dsc, overlap
@@ -89,37 +90,28 @@ def native_counts(config: RunConfig, run: Path) -> dict[str, NDArray[np.int64]]:
         volumes = read_patient(patient, cohort.layout)
         said = predictor(Scan(patient.id, volumes.pet, volumes.ct))
         grid, carried = model_grid(volumes, imaging, patient.id), prepare_arrays(patient, cohort.layout, imaging).mask
-        if carried is None:
+        if carried is None or volumes.primary is None or volumes.nodes is None:
             raise RuntimeError(f"{patient.id}: a phantom patient without a mask")
-        drawn = (volumes.primary, volumes.nodes)
-        for name, image, mask in (("CT", volumes.ct, said.ct_mask), ("PET", volumes.pet, said.pet_mask)):
-            centres = np.stack([resample(each, image, 0, nearest=True) for each in drawn])
-            filled = np.stack([half_filled(each, image) for each in drawn])
-            predicted = simpleitk().GetArrayFromImage(mask)
-            carried_there = label_map(carried.astype(np.float32), grid, image)
-            for what, found, truth in (
-                (f"{name} voxels", predicted, centres),
-                (f"{name} voxels, half filled", predicted, filled),
-                (f"the reference itself in {name} voxels", carried_there, centres),
-                (f"the reference itself in {name} voxels, half filled", carried_there, filled),
-            ):
-                counts.setdefault(what, []).append(overlap(parts(found), truth).array)
+        moved = [
+            np.stack([resample(m, to, 0, nearest=True) for m in (volumes.primary, volumes.nodes)])
+            for to in (volumes.ct, volumes.pet)
+        ]
+        found = {"CT": said.ct_mask, "PET": said.pet_mask}
+        for name, image, truth in (
+            ("CT voxels", volumes.ct, moved[0]),
+            ("PET voxels", volumes.pet, parts(true_pet_label(phantom_folder(config), patient.id))),
+            ("PET voxels, reference moved there from the CT's", volumes.pet, moved[1]),
+        ):
+            predicted = simpleitk().GetArrayFromImage(found[name.split()[0]])
+            itself = label_map(carried.astype(np.float32), grid, image)
+            for what, labels in ((name, predicted), (f"the reference itself in {name}", itself)):
+                counts.setdefault(what, []).append(overlap(parts(labels), truth).array)
     return {what: np.stack(counts[what]) for what in sorted(counts, key=lambda name: (name.startswith("the"), name))}
 
 
-def half_filled(mask: Image, image: Image, fine: int = 3) -> NDArray[np.bool_]:
-    """Voxels (D, H, W) of ``image`` of which at least half lies in ``mask``, judged at ``fine``^3 places in each."""
-    sitk = simpleitk()
-    spacing = [step / fine for step in image.GetSpacing()]
-    first = [(1 - fine) / (2 * fine)] * 3  # continuous index of the first place in voxel 0
-    origin = image.TransformContinuousIndexToPhysicalPoint(first)
-    size = [side * fine for side in image.GetSize()]
-    places = sitk.Resample(
-        mask, size, sitk.Transform(), sitk.sitkNearestNeighbor, origin, spacing, image.GetDirection(), 0, sitk.sitkUInt8
-    )
-    inside = sitk.GetArrayFromImage(places) > 0
-    depth, height, width = (side // fine for side in inside.shape)
-    return np.asarray(inside.reshape(depth, fine, height, fine, width, fine).mean((1, 3, 5)) >= 0.5)
+def phantom_folder(config: RunConfig) -> Path:
+    """The folder of the phantom whose only hospital the run has."""
+    return Path(config.sites[0].path).parent
 
 
 def parts(labels: NDArray[Any]) -> NDArray[np.bool_]:

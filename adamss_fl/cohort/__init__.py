@@ -1,7 +1,7 @@
 """Patients on disk: records, layouts, reading, quality checks, splits, and phantom hospitals."""
 
 from adamss_fl.cohort.layouts import Arrays, Column, Endpoint, Layout, Table, hecktor2022, npz
-from adamss_fl.cohort.phantom import PhantomSummary, make_phantom
+from adamss_fl.cohort.phantom import PhantomSummary, make_phantom, true_pet_label
 from adamss_fl.cohort.phantom_hazard import Hazard, Term, Traits
 from adamss_fl.cohort.phantom_writing import read_truth
 from adamss_fl.cohort.quality import QualityReport, check_cohort
@@ -37,4 +37,5 @@ __all__ = [
     "read_truth",
     "registered_layout",
     "split_cohort",
+    "true_pet_label",
 ]

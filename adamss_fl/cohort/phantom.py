@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adamss_fl.cohort.phantom_anatomy import make_anatomy
 from adamss_fl.cohort.phantom_hazard import Hazard, censor, draw_traits
@@ -18,6 +19,7 @@ from adamss_fl.cohort.phantom_writing import (
     TRUTH,
     PhantomPatient,
     draw_clinical,
+    read_made_with,
     write_tables,
     write_truth,
     write_volume,
@@ -67,10 +69,7 @@ def make_phantom(
     out = Path(out)
     _check(out, sites, patients, size)
     hazard = hazard or Hazard()
-    rngs = [np.random.default_rng([seed, SCANNER, site]) for site in range(sites)]
-    profiles = [site_profile(site, rng) for site, rng in enumerate(rngs)]
-    counts = _site_sizes([profile.weight for profile in profiles], sites * patients)
-    cohorts = [_draw_site(i, n, seed, profiles[i], hazard) for i, n in enumerate(counts)]
+    profiles, cohorts = _draw_sites(sites, patients, seed, hazard)
     everyone = [patient for cohort in cohorts for patient in cohort]
 
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -103,6 +102,22 @@ def make_phantom(
     )
 
 
+def true_pet_label(out: Path, patient_id: str) -> NDArray[np.uint8]:
+    """A patient's label (D, H, W; 1 primary tumour, 2 nodes) drawn in the voxels of its PET.
+
+    The label on disk is the same anatomy drawn in the voxels of the CT. Neither is resampled from the other.
+    Raises ``InputError`` where ``out`` is not a phantom's folder or holds no such patient.
+    """
+    made = read_made_with(out)
+    profiles, cohorts = _draw_sites(made["sites"], made["patients"], made["seed"], Hazard())
+    for site, cohort in enumerate(cohorts):
+        for index, patient in enumerate(cohort):
+            if patient.id == patient_id:
+                rng = np.random.default_rng([made["seed"], IMAGES, site, index])
+                return make_anatomy(rng, patient.traits, pet_grid(profiles[site])).label
+    raise InputError(f"{out}: holds no phantom patient {patient_id}; give one of its identifiers")
+
+
 def _check(out: Path, sites: int, patients: int, size: int) -> None:
     limits = {"sites": (sites, 1), "patients": (patients, FEWEST_PATIENTS), "size": (size, SMALLEST_SIZE)}
     for name, (value, least) in limits.items():
@@ -110,6 +125,15 @@ def _check(out: Path, sites: int, patients: int, size: int) -> None:
             raise InputError(f"phantom: {name} is {value}; it must be at least {least}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: already there and not empty; delete it or choose another folder for the phantom")
+
+
+def _draw_sites(
+    sites: int, patients: int, seed: int, hazard: Hazard
+) -> tuple[list[SiteProfile], list[list[PhantomPatient]]]:
+    """Every hospital's profile and patients."""
+    profiles = [site_profile(site, np.random.default_rng([seed, SCANNER, site])) for site in range(sites)]
+    counts = _site_sizes([profile.weight for profile in profiles], sites * patients)
+    return profiles, [_draw_site(i, n, seed, profiles[i], hazard) for i, n in enumerate(counts)]
 
 
 def _site_sizes(weights: Sequence[float], total: int) -> list[int]:

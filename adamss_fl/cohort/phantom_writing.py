@@ -113,6 +113,19 @@ def read_truth(out: Path) -> dict[str, float]:
         return {row["PatientID"]: float(row["log_hazard"]) for row in csv.DictReader(file)}
 
 
+def read_made_with(out: Path) -> dict[str, int]:
+    """The arguments that made the phantom in ``out``: sites, patients, size, seed.
+
+    Raises ``InputError`` where ``out`` is not a phantom's folder.
+    """
+    path = Path(out) / TRUTH / "hazard.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["made_with"]
+        return {name: int(found[name]) for name in ("sites", "patients", "size", "seed")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: does not say how a phantom was made; make one with `adamss-fl phantom`") from error
+
+
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")

@@ -20,6 +20,7 @@ from adamss_fl.cohort import (
     load_cohort,
     make_phantom,
     read_truth,
+    true_pet_label,
 )
 from adamss_fl.cohort.phantom_anatomy import Grid, make_anatomy, smooth_noise
 from adamss_fl.cohort.phantom_hazard import censor, draw_traits
@@ -191,3 +192,27 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_the_truth_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"patients\.csv"):
         read_truth(tmp_path)
+
+
+def test_the_label_drawn_in_pet_voxels_is_that_of_the_ct_without_its_voxels(phantom: Made) -> None:
+    out, summary = phantom
+    volumes = {row["PatientID"]: float(row["volume_ml"]) for row in truth_rows(out)}
+    shared = drawn = on_disk = 0
+    for path in sorted(path for folder in summary.folders for path in (folder / "labelsTr").iterdir()):
+        name = path.name.removesuffix(".nii.gz")
+        pet = sitk.ReadImage(str(path.parents[1] / "imagesTr" / f"{name}__PT.nii.gz"))
+        label = true_pet_label(out, name)
+        assert label.shape == pet.GetSize()[::-1]
+        voxel_ml = math.prod(pet.GetSpacing()) / 1000
+        assert (label == 1).sum() * voxel_ml == pytest.approx(volumes[name], abs=voxel_ml)
+        moved = sitk.GetArrayFromImage(sitk.Resample(sitk.ReadImage(str(path)), pet, sitk.Transform(), 1, 0))
+        shared += int(((moved > 0) & (moved == label)).sum())
+        drawn, on_disk = drawn + int((label > 0).sum()), on_disk + int((moved > 0).sum())
+    assert 0.85 < 2 * shared / (drawn + on_disk) < 1  # half a voxel of 4 mm between them
+
+
+def test_a_label_of_nobody_or_of_no_phantom_is_refused(phantom: Made, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no phantom patient H9-001"):
+        true_pet_label(phantom[0], "H9-001")
+    with pytest.raises(InputError, match=r"hazard\.json"):
+        true_pet_label(tmp_path, "H1-001")
