@@ -13,6 +13,8 @@ from adamss_fl.errors import InputError
 SHOWN_TIMES = 6
 """Rows of the survival curve over all sites."""
 
+REGRESSIONS = {"cox": "stratified by site", "cox_one_baseline": "one baseline hazard for all sites"}
+
 
 def preflight(
     config: Annotated[Path, typer.Argument(help="Configuration of the run.")],
@@ -56,8 +58,9 @@ def tables(figures: Mapping[str, Any]) -> dict[str, Any]:
     ]
     said |= _follow_up(figures["follow_up"])
     said |= _columns(figures["columns"])
-    said |= _cox(figures["cox"])
-    parts = {"summary": figures, **{name: figures[name] or {} for name in ("follow_up", "columns", "cox")}}
+    for name, title in REGRESSIONS.items():
+        said |= _cox(figures[name], title)
+    parts = {"summary": figures, **{name: figures[name] or {} for name in ("follow_up", "columns", *REGRESSIONS)}}
     left_out = [
         {"figure": part, "site": site, "reason": reason}
         for part, found in parts.items()
@@ -126,15 +129,25 @@ def _columns(found: Mapping[str, Any] | None) -> dict[str, Any]:
     if "reason" in found:
         return {"columns": found["reason"]}
     shown = ("n", "missing", "mean", "sd", "hidden_patients")
-    rows = {name: {key: summary[key] for key in shown} for name, summary in found["summaries"].items()}
+    rows = {
+        name: {key: summary[key] for key in shown} | _quartiles(found["quartiles"][name])
+        for name, summary in found["summaries"].items()
+    }
     return {"continuous columns of all sites": rows} if rows else {}
 
 
-def _cox(found: Mapping[str, Any] | None) -> dict[str, Any]:
+def _quartiles(found: Mapping[str, Any]) -> dict[str, Any]:
+    if "reason" in found:
+        return {"quartiles": found["reason"]}
+    shown = ", ".join(f"{each['value']:.4g}" for each in found["levels"])
+    return {"quartiles": shown, "within": max(each["half_width"] for each in found["levels"])}
+
+
+def _cox(found: Mapping[str, Any] | None, title: str) -> dict[str, Any]:
     if not found:
         return {}
     if "reason" in found:
-        return {"Cox regression": found["reason"]}
+        return {f"Cox regression, {title}": found["reason"]}
     rows: dict[str, Any] = {
         name: {
             "per": each["per"],
@@ -145,4 +158,4 @@ def _cox(found: Mapping[str, Any] | None) -> dict[str, Any]:
         for name, each in found["covariates"].items()
     }
     rows |= {name: {"per": f"left out: {reason}"} for name, reason in found.get("covariates_left_out", {}).items()}
-    return {f"Cox regression, stratified by site, {found['events']} events": rows}
+    return {f"Cox regression, {title}, {found['events']} events": rows}

@@ -17,25 +17,33 @@ from operator import add
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adamss_fl.errors import InputError
 from adamss_fl.federation.cohort_answers import Asked, Questions, nested_edges
-from adamss_fl.federation.cohort_regression import regression
+from adamss_fl.federation.cohort_regression import one_baseline, regression
 from adamss_fl.federation.outcome_table import Ask
 from adamss_fl.federation.outcome_weighted import listed, or_reason
 from adamss_fl.federation.rounds import QuorumLost
+from adamss_fl.federation.statistics.cells import Cells
 from adamss_fl.federation.statistics.log_rank import grid_log_rank
 from adamss_fl.federation.statistics.preflight import PreflightSettings, findings
+from adamss_fl.federation.statistics.quantiles import federated_quantiles
 from adamss_fl.federation.statistics.site_summary import SiteSummary
 from adamss_fl.federation.statistics.summaries import ColumnSums, column_summary
 from adamss_fl.federation.statistics.survival_counts import SurvivalCounts
 from adamss_fl.federation.statistics.survival_curves import censoring_curve, grid_kaplan_meier, median_follow_up
 from adamss_fl.federation.task import Task
+from adamss_fl.radiomics.clinical import ColumnEncoding
 from adamss_fl.radiomics.encoding import TabularEncoding
 
 HIGHEST_REAL_SUV = 20.0
 """Where SUV are clipped lower than this, a body may well have 5 % of its voxels at the clip."""
 COLUMN_EDGES_SD = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
+QUARTILES = (0.25, 0.5, 0.75)
+QUARTILE_REACH_SD = 2.0
+QUARTILE_WIDTH_SD = 0.07
+"""Known to half of it either way, unless cells get too small: two questions of eight parts each suffice."""
 SHOWN_TIMES = 6
 """Times at which a site's own curve and numbers at risk are given."""
 
@@ -52,17 +60,20 @@ def cohort_figures(
     ask : sends a query's settings to all sites and gives the replies that count, sorted by site. edges_days : the run's
     time bins; tabular : its encoding, with the clinical columns learnt; None where there is none.
 
-    ``sites`` : SiteSummary by site; ``findings`` : see ``statistics.preflight``; ``follow_up``, and, None
-    without clinical columns, ``columns`` and ``cox`` over all sites. See the module for ``reason`` and ``left_out``.
+    ``sites`` : SiteSummary by site; ``findings`` : see ``statistics.preflight``; ``follow_up``, and, None without
+    clinical columns, ``columns``, ``cox`` (stratified by site) and ``cox_one_baseline`` over all sites. See the module
+    for ``reason`` and ``left_out``.
     """
     questions = Questions(ask, tuple(sites))
     known = tabular if tabular is not None and tabular.clinical else None
     figures = _part(lambda: _side_by_side(questions, task))
+    cox = None if known is None else _part(lambda: regression(questions, known))
     return {
         **({"sites": {}, "findings": []} | figures),
         "follow_up": _part(lambda: _follow_up(questions, edges_days)),
         "columns": None if known is None else _part(lambda: _columns(questions, known)),
-        "cox": None if known is None else _part(lambda: regression(questions, known)),
+        "cox": cox,
+        "cox_one_baseline": None if known is None else _part(lambda: _one_baseline(questions, known, cox, edges_days)),
     }
 
 
@@ -194,26 +205,64 @@ def _own_curve(counts: SurvivalCounts) -> dict[str, Any]:
 
 
 def _columns(questions: Questions, tabular: TabularEncoding) -> dict[str, Any]:
-    """``summaries``: ColumnSummary of every continuous column, on edges around its mean over all sites."""
-    edges = {
-        column.name: [column.mean + column.sd * away for away in COLUMN_EDGES_SD]
-        for column in tabular.clinical
-        if column.kind == "continuous"
-    }
+    """``summaries``: ColumnSummary of every continuous column, on edges around its mean over all sites; ``quartiles``:
+    its quartiles, each a Quantile, or the reason why there are none.
+    """
+    continuous = [column for column in tabular.clinical if column.kind == "continuous"]
+    edges = {each.name: [each.mean + each.sd * away for away in COLUMN_EDGES_SD] for each in continuous}
     if not edges:
-        return {"summaries": {}}
+        return {"summaries": {}, "quartiles": {}}
+    told = _column_sums(questions, edges)
+    if not told.answers:
+        return {"reason": "no site has an answer that counts", **_left_out(told)}
+    totals = {name: reduce(add, (sums[name] for sums in told.answers.values())) for name in edges}
+    return {
+        "summaries": {name: asdict(column_summary(sums)) for name, sums in totals.items()},
+        "quartiles": {
+            each.name: _part(lambda each=each: _quartiles(questions, set(told.answers), each))  # type: ignore[misc]
+            for each in continuous
+        },
+        **_left_out(told),
+    }
 
+
+def _column_sums(questions: Questions, edges: Mapping[str, Sequence[float]]) -> Asked[dict[str, ColumnSums]]:
     def read(given: Mapping[str, Any], site: str, patients: int) -> dict[str, ColumnSums]:
         sums = given.get("sums")
         if not isinstance(sums, Mapping) or set(sums) != set(edges):
             raise InputError("column sums: not of the columns that were asked for")
         return {name: ColumnSums.from_plain(sums[name], cuts, patients) for name, cuts in edges.items()}
 
-    told = questions.put({"query": "columns", "edges": edges}, read)
-    if not told.answers:
-        return {"reason": "no site has an answer that counts", **_left_out(told)}
-    totals = {name: reduce(add, (sums[name] for sums in told.answers.values())) for name in edges}
-    return {"summaries": {name: asdict(column_summary(sums)) for name, sums in totals.items()}, **_left_out(told)}
+    return questions.put({"query": "columns", "edges": edges}, read)
+
+
+def _quartiles(questions: Questions, sites: set[str], column: ColumnEncoding) -> dict[str, Any]:
+    """Quartiles over the patients of ``sites``, by refinement. Raises InputError where there are none, and QuorumLost.
+
+    At most a quarter of the patients is more than sqrt(3) standard deviations below the mean, or above it (Cantelli).
+    """
+
+    def ask(cuts: NDArray[np.float64]) -> Cells:
+        answers = _column_sums(questions, {column.name: cuts.tolist()}).answers
+        if not sites <= answers.keys():
+            raise InputError("quantiles: a site that answered before does not answer now")
+        return reduce(add, (sums[column.name].cells for site, sums in answers.items() if site in sites))
+
+    reach = QUARTILE_REACH_SD * column.sd
+    low, high = column.mean - reach, column.mean + reach
+    found = federated_quantiles(ask, QUARTILES, low, high, QUARTILE_WIDTH_SD * column.sd)
+    return {"levels": [asdict(quantile) for quantile in found]}
+
+
+def _one_baseline(
+    questions: Questions, tabular: TabularEncoding, cox: Mapping[str, Any] | None, edges_days: Sequence[float] | None
+) -> dict[str, Any]:
+    """The covariates of the stratified regression once more, with one baseline on the grids of follow-up."""
+    if not cox or "covariates" not in cox or edges_days is None:
+        raise InputError("one baseline: the regression stratified by site, which comes first, has no covariate")
+    # whole days, so that those censored on the day of an event are at risk of it
+    grids = [[edge - 0.5 for edge in grid[1:]] for grid in nested_edges(edges_days)]
+    return one_baseline(questions, tabular, list(cox["covariates"]), grids)
 
 
 def _left_out(told: Asked[Any]) -> dict[str, Any]:

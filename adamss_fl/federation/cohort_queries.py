@@ -17,17 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adamss_fl.errors import InputError
+from adamss_fl.federation.cohort_cox import risk_sets, stratum
 from adamss_fl.federation.messages import SiteFailure
 from adamss_fl.federation.outcome_queries import LARGEST_CELL_COUNT
-from adamss_fl.federation.statistics.cox_likelihood import cox_derivatives
 from adamss_fl.federation.statistics.site_summary import SiteSummary, median_follow_up
-from adamss_fl.federation.statistics.summaries import FEW_VALUES, table_sums
+from adamss_fl.federation.statistics.summaries import table_sums
 from adamss_fl.federation.statistics.survival_counts import SurvivalCounts, survival_counts
 from adamss_fl.federation.task import Task
 from adamss_fl.imaging import ImagingSettings, Sample
-from adamss_fl.radiomics.encoding import TabularEncoding
 
-COHORT_QUERIES = ("summary", "columns", "survival_counts", "cox")
+COHORT_QUERIES = ("summary", "columns", "survival_counts", "cox", "cox_times")
 
 Array = NDArray[np.float64]
 
@@ -36,9 +35,9 @@ def answer_cohort(query: Mapping[str, Any], samples: Sequence[Sample], task: Tas
     """The answer to one of :data:`COHORT_QUERIES` over the training patients ``samples``.
 
     ``summary`` : see :func:`_summary`. ``columns`` : ColumnSums of the continuous clinical columns that ``edges``
-    names, on its edges. ``survival_counts`` : see :func:`_survival`; ``cox`` : see :func:`_cox`. Every answer has
-    ``patients`` and ``least``. Raises InputError for a malformed query, or data that it cannot be answered from, and
-    SiteFailure ``unknown_query``.
+    names, on its edges. ``survival_counts`` : see :func:`_survival`; ``cox``, ``cox_times`` : see ``cohort_cox``.
+    Every answer has ``patients`` and ``least``. Raises InputError for a malformed query, or data that it cannot be
+    answered from, and SiteFailure ``unknown_query``.
     """
     least = query.get("least", 1)
     if not isinstance(least, int) or isinstance(least, bool) or not 1 <= least <= LARGEST_CELL_COUNT:
@@ -58,7 +57,9 @@ def answer_cohort(query: Mapping[str, Any], samples: Sequence[Sample], task: Tas
     if name == "survival_counts":
         return {**head, **_survival(query, samples, least)}
     if name == "cox":
-        return {**head, **_cox(query, samples, least)}
+        return {**head, **stratum(query, samples, *_endpoints(samples), least)}
+    if name == "cox_times":
+        return {**head, **risk_sets(query, samples, *_endpoints(samples), least)}
     raise SiteFailure("unknown_query")
 
 
@@ -164,39 +165,6 @@ def fewest_in_a_cell(counts: SurvivalCounts) -> int:
     """The smallest count that is not 0; 0 where all are."""
     cells = np.concatenate([counts.events.ravel(), counts.censored.ravel(), counts.beyond])
     return int(cells[cells > 0].min(initial=counts.patients))
-
-
-def _cox(query: Mapping[str, Any], samples: Sequence[Sample], least: int) -> dict[str, Any]:
-    """CoxDerivatives of this site as a stratum, at ``beta`` of the numbers at ``places`` of the clinical encoding.
-
-    tabular : the run's encoding. ``rare`` in the answer : those of ``places`` with two or three values, one of which
-    fewer than ``least`` patients share; ``sums`` : None where there is one, or fewer events than ``least`` but some.
-    """
-    places = [int(place) for place in query["places"]]
-    x = covariates(TabularEncoding.from_plain(query["tabular"]), samples)[:, places]
-    times, events = _endpoints(samples)
-    if 0 < events.sum() < least:
-        return {"rare": [], "sums": None}
-    rare = [place for place, column in zip(places, x.T, strict=True) if _is_rare(column, least)]
-    if rare:
-        return {"rare": rare, "sums": None}
-    return {"rare": [], "sums": cox_derivatives(x, times, events, query["beta"]).plain()}
-
-
-def covariates(encoding: TabularEncoding, samples: Sequence[Sample]) -> Array:
-    """(N, p) the clinical part of the run's tabular vector. Raises InputError where a patient lacks a column."""
-    clinical = TabularEncoding(encoding.clinical)
-    for column in clinical.clinical:
-        if any(column.name not in sample.clinical for sample in samples):
-            raise InputError(f"clinical column {column.name!r}: a patient has no such column; mend the table")
-    rows = [[n for column in clinical.clinical for n in column.encode(each.clinical[column.name])] for each in samples]
-    return np.array(rows, dtype=np.float64).reshape(len(samples), clinical.length)
-
-
-def _is_rare(values: Array, least: int) -> bool:
-    """Whether a covariate with two or three values has one that fewer than ``least`` patients share."""
-    patients = np.unique(values, return_counts=True)[1]
-    return bool(1 < patients.size <= FEW_VALUES and (patients < least).any())
 
 
 def _numbers(column: str, samples: Sequence[Sample]) -> Array:

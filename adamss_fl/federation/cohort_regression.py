@@ -1,14 +1,18 @@
-"""Cox regression of the clinical columns over all sites, stratified by site: from each one's derivatives alone.
+"""Cox regression of the clinical columns over all sites, from sums alone: stratified by site, or with one baseline.
 
 Covariates are the numbers that the network is given: a continuous column in standard deviations from its mean, which a
 missing value has too, 1 for a level of another column, and 1 where a value is missing. One that makes no estimate is
 left out, and the rest are fitted again: one that too few patients of a site share, is a combination of the others (the
-last level of a column is), or separates the events. Every hospital keeps a baseline hazard of its own.
+last level of a column is), or separates the events.
+
+Stratified, every hospital keeps a baseline hazard of its own and tells the derivatives of its own likelihood. With one
+baseline for all, hospitals are compared with each other as well, and tell sums at the times of a grid that all of them
+allow; events count at the end of their cell. Where the two disagree, hospitals differ in more than the covariates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
@@ -18,10 +22,13 @@ from adamss_fl.errors import InputError
 from adamss_fl.federation.cohort_answers import Questions
 from adamss_fl.federation.statistics.cox import CoxFit, Separation, SingularInformation, fit_cox
 from adamss_fl.federation.statistics.cox_likelihood import CoxDerivatives
-from adamss_fl.federation.statistics.cox_sums import Array
+from adamss_fl.federation.statistics.cox_sums import Array, CoxTimeSums
 from adamss_fl.radiomics.encoding import TabularEncoding
 
 FEW_EVENTS = "fewer events than its minimum cell count"
+FEW_LEAVING = "on every time grid fewer patients leave together than its minimum cell count"
+LEAST_TIMES = 7
+"""Of a grid; on a coarser one too many events are tied for Efron's approximation."""
 
 
 class _Again(Exception):
@@ -95,6 +102,73 @@ def regression(questions: Questions, tabular: TabularEncoding) -> dict[str, Any]
             continue
         return {**_told(fit, encoding), "sites": list(now.members), **_reasons(now)}
     return {"reason": "no clinical covariate is left to be fitted", **_reasons(now)}
+
+
+@dataclass
+class _OneBaseline:
+    """The sites and the grid that are left while one baseline is fitted; see :class:`_Regression`."""
+
+    questions: Questions
+    encoding: TabularEncoding
+    places: list[int]
+    levels: Sequence[Sequence[float]]
+    level: int = 0
+    left_out: dict[str, str] = field(default_factory=dict)
+    members: tuple[str, ...] = ()
+
+    def sums(self, beta: Array) -> CoxTimeSums:
+        """The sum over the sites at ``beta``. Raises _Again, and InputError where none counts."""
+        query = {
+            "query": "cox_times",
+            "tabular": self.encoding.plain(),
+            "places": self.places,
+            "beta": beta.tolist(),
+            "levels": [list(grid) for grid in self.levels],
+            "level": self.level,
+        }
+        told = self.questions.put(query, self._read)
+        few = {site: FEW_LEAVING for site, (finest, _) in told.answers.items() if finest == len(self.levels)}
+        new = {site: why for site, why in {**told.left_out, **few}.items() if site not in self.left_out}
+        self.left_out |= new
+        kept = {site: answer for site, answer in told.answers.items() if site not in self.left_out}
+        coarsest = max((finest for finest, _ in kept.values()), default=self.level)
+        if coarsest > self.level or (self.members and new):
+            self.level = coarsest
+            raise _Again
+        counted = {site: found for site, (_, found) in kept.items() if found is not None}
+        if not counted:
+            raise InputError("Cox regression: no site has an answer that counts")
+        self.members = tuple(counted)
+        return reduce(add, counted.values())
+
+    def _read(self, given: Mapping[str, Any], site: str, patients: int) -> tuple[int, CoxTimeSums | None]:
+        finest = given.get("finest")
+        if not isinstance(finest, int) or isinstance(finest, bool) or not self.level <= finest <= len(self.levels):
+            raise InputError("Cox sums: it does not say which level its cells allow")
+        if finest != self.level or finest == len(self.levels):
+            return finest, None
+        return finest, CoxTimeSums.from_plain(given.get("sums"), self.levels[finest], len(self.places), patients)
+
+
+def one_baseline(
+    questions: Questions, tabular: TabularEncoding, covariates: Sequence[str], grids: Sequence[Sequence[float]]
+) -> dict[str, Any]:
+    """As :func:`regression`, of ``covariates`` that it has fitted, with one baseline hazard; ``times`` of the grid.
+
+    grids : times in days, from fine to coarse. Raises QuorumLost, and InputError where there is no such fit.
+    """
+    encoding = TabularEncoding(tabular.clinical)
+    places = [encoding.names.index(name) for name in covariates]
+    now = _OneBaseline(questions, encoding, places, [grid for grid in grids if len(grid) >= LEAST_TIMES])
+    while now.level < len(now.levels):
+        now.members = ()
+        try:
+            fit = fit_cox(now.sums, covariates)
+        except _Again:
+            continue
+        found = {**_told(fit, encoding), "sites": list(now.members), "times": len(now.levels[now.level])}
+        return found | ({"left_out": dict(sorted(now.left_out.items()))} if now.left_out else {})
+    raise InputError("Cox regression: the time bins are too few for a grid; see stages.edges_days")
 
 
 def _why(alone: SingularInformation | Separation) -> str:

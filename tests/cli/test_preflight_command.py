@@ -41,12 +41,13 @@ def test_json_holds_the_sites_the_findings_and_the_cohort(config: Path, capsys: 
     out, err = capsys.readouterr()
     said = json.loads(out)
     assert "error" not in err
-    assert set(said) == {"sites", "findings", "follow_up", "columns", "cox"}
+    assert set(said) == {"sites", "findings", "follow_up", "columns", "cox", "cox_one_baseline"}
     assert sum(site["patients"] for site in said["sites"].values()) == said["follow_up"]["patients"]
     assert all(found["severity"] == "warning" for found in said["findings"])
     assert said["follow_up"]["all"]["survival"][0] == 1
     assert set(said["columns"]["summaries"]) == {"age_years"}
-    for ratio in said["cox"]["covariates"].values():
+    assert [each["level"] for each in said["columns"]["quartiles"]["age_years"]["levels"]] == [0.25, 0.5, 0.75]
+    for ratio in (*said["cox"]["covariates"].values(), *said["cox_one_baseline"]["covariates"].values()):
         assert ratio["ci_low"] < ratio["hazard_ratio"] < ratio["ci_high"]
     assert sorted(path for path in config.parent.rglob("*") if "cache" not in path.parts) == before
 

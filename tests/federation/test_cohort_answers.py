@@ -45,6 +45,8 @@ def test_no_answer_under_a_minimum_tells_of_fewer(least: int) -> None:
         elif query == "cox" and figures["sums"] is not None:
             regressed += 1
             assert figures["sums"]["events"] >= least
+        elif query == "cox_times":
+            assert "sums" not in figures  # of these hospitals none has groups large enough
     for table in tables:
         held = np.asarray(table)
         assert not ((held > 0) & (held < least)).any()
@@ -61,7 +63,7 @@ def test_no_answer_under_a_minimum_tells_of_fewer(least: int) -> None:
 def test_a_site_below_the_minimum_is_left_out_by_name_everywhere() -> None:
     ask = Hospitals({**cohort(), "tiny": patients(9, 4)}, {"tiny": 5})
     found = figures_of(ask)
-    for part in (found, found["follow_up"], found["columns"], found["cox"]):
+    for part in (found, found["follow_up"], found["columns"], found["cox"], found["cox_one_baseline"]):
         assert part["left_out"] == {"tiny": "fewer training patients than its minimum cell count"}
     for query, figures in ask.told:
         assert figures["patients"] > 4 or set(figures) == {"patients", "least"}, query
@@ -83,6 +85,28 @@ def test_what_too_few_share_is_untold_at_a_site() -> None:
     for query, figures in ask.told:
         if query == "cox":
             assert figures["sums"] is None or not figures["rare"]
+
+
+def test_risk_sets_are_told_on_a_grid_on_which_no_small_group_leaves() -> None:
+    """At beta 0 neighbouring sums differ by counts of those who leave, and by how many of them have HPV."""
+    least, sites = 4, cohort((3000, 300))
+    ask = Hospitals(sites, {"s0": least})
+    encoding = encoding_of(sites, CLINICAL[1:2])
+    found = cohort_figures(ask, TASK, sorted(sites), EDGES, encoding)["cox_one_baseline"]
+    assert found["sites"] == ["s0", "s1"]
+    assert found["times"] == 7
+    told = next(f["sums"] for q, f in ask.told if q == "cox_times" and f["least"] == least and "sums" in f)
+    events, having = np.array(told["tied"]["s0"]), np.array(told["tied"]["s1"])
+    leaving = -np.diff([*told["at_risk"]["s0"], 0.0])
+    all_having = -np.diff(np.vstack([told["at_risk"]["s1"], np.zeros(2)]), axis=0)
+    assert (leaving == np.round(leaving)).all()
+    for group, some in ((events, having), (leaving - events, all_having - having)):
+        cells = np.concatenate([group, *some.T, *(group[:, None] - some).T]).round(9)
+        assert not ((cells > 0) & (cells < least)).any()
+    finest = cohort_figures(Hospitals(sites), TASK, sorted(sites), EDGES, encoding)["cox_one_baseline"]
+    assert finest["times"] == 64
+    coarse, fine = (each["covariates"]["hpv=1"] for each in (found, finest))
+    assert abs(coarse["beta"] - fine["beta"]) < fine["se"]
 
 
 def test_a_site_with_too_few_events_is_no_part_of_the_regression() -> None:
@@ -118,6 +142,10 @@ def test_the_policy_holds_on_every_answer_of_a_site(tmp_path: Path) -> None:
 # --- answers that cannot be, and none ---------------------------------------------------------------------------------
 
 
+PARTS = {"survival_counts": "follow_up", "cox_times": "cox_one_baseline"}
+"""Where the figures of a query stand, if not under its own name."""
+
+
 def _spoiled(query: str, change: Callable[[dict[str, Any]], None]) -> Spoil:
     def spoil(asked: str, figures: dict[str, Any]) -> dict[str, Any]:
         if asked == query:
@@ -139,6 +167,8 @@ IMPOSSIBLE: dict[str, tuple[str, Callable[[dict[str, Any]], None], str]] = {
     "another column": ("columns", lambda f: f.update(sums={"hpv": {}}), "column sums"),
     "no covariance": ("cox", lambda f: f["sums"]["information"][0].__setitem__(0, -1.0), "Cox derivatives"),
     "a likelihood above 1": ("cox", lambda f: f["sums"].update(log_likelihood=5.0), "Cox derivatives"),
+    "no grid": ("cox_times", lambda f: f.update(finest=-1), "which level"),
+    "a risk set that grows": ("cox_times", lambda f: f["sums"]["at_risk"]["s0"].__setitem__(0, 1e-3), "Cox sums"),
     "rare nonsense": ("cox", lambda f: f.update(rare=[77]), "Cox derivatives"),
 }
 
@@ -150,15 +180,15 @@ def test_an_impossible_answer_is_left_out_by_name(name: str) -> None:
     if name == "fewer than its patients":  # somebody must be followed past the last edge
         sites["s1"] = (*sites["s1"], replace(sites["s1"][0], time_days=5000.0, event=0))
     found = figures_of(Hospitals(sites, spoil={"s1": _spoiled(query, change)}))
-    part = found if query == "summary" else found[{"survival_counts": "follow_up"}.get(query, query)]
+    part = found if query == "summary" else found[PARTS.get(query, query)]
     assert list(part["left_out"]) == ["s1"]
     assert any(each in part["left_out"]["s1"] for each in why.split("|"))
     others = {name: samples for name, samples in sites.items() if name != "s1"}
     ask = Hospitals(others)
     alone = cohort_figures(ask, TASK, sorted(others), EDGES, encoding_of(sites))
-    expected = alone if query == "summary" else alone[{"survival_counts": "follow_up"}.get(query, query)]
+    expected = alone if query == "summary" else alone[PARTS.get(query, query)]
     for key in expected:
-        if key not in ("follow_up", "columns", "cox") or query != "summary":
+        if key not in ("follow_up", "columns", "cox", "cox_one_baseline") or query != "summary":
             assert part[key] == expected[key], key
 
 
@@ -203,8 +233,10 @@ def test_a_lost_quorum_costs_one_part_alone(query: str) -> None:
         "survival_counts": found["follow_up"],
         "columns": found["columns"],
         "cox": found["cox"],
+        "cox_times": found["cox_one_baseline"],
     }
-    assert {name for name, part in parts.items() if "reason" in part} == {query}
+    costs = {query, "cox_times"} if query == "cox" else {query}  # whose covariates are those of the other
+    assert {name for name, part in parts.items() if "reason" in part} == costs
     assert "0 of the 1 sites" in parts[query]["reason"]
 
 
@@ -218,6 +250,7 @@ def test_one_event_or_none_gives_reasons_and_never_nan(events: int) -> None:
     }
     found = figures_of(Hospitals(sites))
     assert "reason" in found["cox"]
+    assert "reason" in found["cox_one_baseline"]
     assert found["follow_up"]["events"] == events
     assert "nan" not in json.dumps(found).lower()
     assert sum("no_events" in line for line in error_lines(found)) == 2 - events
@@ -226,11 +259,11 @@ def test_one_event_or_none_gives_reasons_and_never_nan(events: int) -> None:
 def test_columns_and_regression_are_for_clinical_columns_alone() -> None:
     ask = Hospitals(cohort(), task=replace(TASK, tabular=TabularSettings()))
     found = cohort_figures(ask, ask.task, sorted(ask.sites), EDGES, None)
-    assert (found["columns"], found["cox"]) == (None, None)
+    assert (found["columns"], found["cox"], found["cox_one_baseline"]) == (None, None, None)
     assert {query for query, _ in ask.told} == {"summary", "survival_counts"}
     assert found["sites"]["s0"]["missing"] == {}
     only_levels = figures_of(Hospitals(cohort()), CLINICAL[1:])
-    assert only_levels["columns"] == {"summaries": {}}
+    assert only_levels["columns"] == {"summaries": {}, "quartiles": {}}
 
 
 def test_an_answer_that_does_not_say_how_many_stand_behind_it_cannot_be_judged() -> None:

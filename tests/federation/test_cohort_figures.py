@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,14 +68,10 @@ def test_the_log_rank_test_between_sites_is_lifelines() -> None:
     assert found["degrees_of_freedom"] == 2
 
 
-def test_hazard_ratios_are_lifelines_stratified_by_site() -> None:
-    from lifelines import CoxPHFitter
-
-    ask = Hospitals(cohort())
-    found = figures_of(ask)["cox"]
-    table = pooled(ask.sites)
+def encoded(table: pd.DataFrame) -> pd.DataFrame:
+    """Age, HPV and sex as the network is given them, without the columns that are a combination of others."""
     age, hpv = table.age_years, table.hpv.astype(float)
-    x = pd.DataFrame(
+    return pd.DataFrame(
         {
             "age_years": ((age - age.mean()) / age.std(ddof=0)).fillna(0.0),
             "age_years.missing": age.isna().astype(float),
@@ -83,15 +80,19 @@ def test_hazard_ratios_are_lifelines_stratified_by_site() -> None:
             "sex=F": (table.sex == "F").astype(float),
         }
     )
-    fitter = CoxPHFitter().fit(
-        pd.concat([x, table[["time", "event", "site"]]], axis=1),
-        "time",
-        "event",
-        strata=["site"],
-        fit_options={"precision": 1e-12},
-    )
+
+
+@pytest.mark.parametrize(("figure", "strata"), [("cox", ["site"]), ("cox_one_baseline", None)])
+def test_hazard_ratios_are_those_of_lifelines(figure: str, strata: list[str] | None) -> None:
+    from lifelines import CoxPHFitter
+
+    ask = Hospitals(cohort())
+    found = figures_of(ask)[figure]
+    table = pooled(ask.sites)
+    x = encoded(table)
+    known = pd.concat([x, table[["time", "event", "site"]] if strata else table[["time", "event"]]], axis=1)
+    fitter = CoxPHFitter().fit(known, "time", "event", strata=strata, fit_options={"precision": 1e-12})
     assert list(found["covariates"]) == list(x.columns)
-    assert set(found["covariates_left_out"]) == {"sex=M", "sex.missing"}
     for name, mine in found["covariates"].items():
         theirs = fitter.summary.loc[name]
         pairs = {
@@ -103,8 +104,12 @@ def test_hazard_ratios_are_lifelines_stratified_by_site() -> None:
         for key, column in pairs.items():
             assert mine[key] == pytest.approx(theirs[column], rel=1e-6), (name, key)
     assert found["covariates"]["age_years"]["hazard_ratio"] > 1 > found["covariates"]["hpv=1"]["hazard_ratio"]
-    assert f"{age.std(ddof=0):.4g}" in found["covariates"]["age_years"]["per"]
+    assert f"{table.age_years.std(ddof=0):.4g}" in found["covariates"]["age_years"]["per"]
     assert (found["events"], found["sites"], found["converged"]) == (int(table.event.sum()), ["s0", "s1", "s2"], True)
+    if figure == "cox":
+        assert set(found["covariates_left_out"]) == {"sex=M", "sex.missing"}
+    else:
+        assert found["times"] == 64
 
 
 def test_columns_are_those_of_the_pooled_patients() -> None:
@@ -116,6 +121,30 @@ def test_columns_are_those_of_the_pooled_patients() -> None:
     assert age["missing"] == 260 - values.size
     cells = [-np.inf, *age["edges"], np.inf]
     assert list(age["histogram"]) == np.histogram(values, cells)[0].tolist()
+
+
+@pytest.mark.parametrize("least", [1, 5])
+def test_quartiles_lie_where_those_of_the_pooled_patients_do(least: int) -> None:
+    ask = Hospitals(cohort(), dict.fromkeys(("s0", "s1", "s2"), least))
+    found = figures_of(ask)["columns"]["quartiles"]["age_years"]["levels"]
+    values = pooled(ask.sites).age_years.dropna()
+    assert [each["level"] for each in found] == [0.25, 0.5, 0.75]
+    for each in found:
+        exact = np.quantile(values, each["level"], method="inverted_cdf")
+        assert abs(exact - each["value"]) <= each["half_width"]
+        assert each["half_width"] < (0.1 if least == 1 else 0.5) * values.std()
+    assert [query for query, _ in ask.told].count("columns") <= 3 * (3 if least == 1 else 9)
+
+
+def test_a_site_that_falls_silent_costs_the_quartiles_alone() -> None:
+    def silent(query: str, figures: dict[str, Any]) -> dict[str, Any]:
+        if query == "columns" and len(figures["sums"]["age_years"]["edges"]) != 9:
+            del figures["sums"]
+        return figures
+
+    found = figures_of(Hospitals(cohort(), spoil={"s1": silent}))["columns"]
+    assert "does not answer now" in found["quartiles"]["age_years"]["reason"]
+    assert found["summaries"]["age_years"]["n"] > 200
 
 
 def test_a_summary_by_hand() -> None:

@@ -54,7 +54,8 @@ def _counts(kind: str, statistic: str | None, figures: Mapping[str, Any]) -> Ite
         return [figures["patients"]]
     if kind == "evaluate":
         return [figures["patients"], *([figures["masked"]] if figures["patients"] else [])]
-    if kind == "statistics" and statistic in ("event_times", "radiomics", "survival_counts", "cox", *OUTCOME_QUERIES):
+    whole = ("event_times", "radiomics", "survival_counts", "cox", "cox_times", *OUTCOME_QUERIES)
+    if kind == "statistics" and statistic in whole:
         return [figures["patients"]]
     if kind == "statistics" and statistic in ("summary", "columns"):
         if set(figures) <= {"patients", "least"}:  # a site with fewer patients than its minimum cell count

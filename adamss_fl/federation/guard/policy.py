@@ -39,11 +39,15 @@ STATISTICS = (
     "columns",
     "survival_counts",
     "cox",
+    "cox_times",
     "outcome_cells",
     "concordance",
     "prediction_error",
 )
 """The queries that ``Site.statistics`` answers."""
+
+NAMED_ALONE = ("cox_times",)
+"""Queries that a policy allows only by name: over its iterations it tells of groups of patients, see ``cox_sums``."""
 
 PARAMETER_GROUPS = (
     "pet_encoder",
@@ -92,7 +96,7 @@ class Policy:
 
     runs: tuple[str, ...] = ("*",)
     kinds: tuple[str, ...] = KINDS
-    statistics: tuple[str, ...] = STATISTICS
+    statistics: tuple[str, ...] = tuple(name for name in STATISTICS if name not in NAMED_ALONE)
     min_patients: int = 5
     min_cell: int = 5
     groups_may_leave: tuple[str, ...] = PARAMETER_GROUPS

@@ -170,10 +170,7 @@ def cox_time_sums(
         squares = weighted[:, :, None] * values[:, None, :]
     if not (np.isfinite(weight).all() and np.isfinite(squares).all()):
         raise InputError("Cox sums: exp(beta x) overflows; centre and scale the covariates")
-    first_after = np.searchsorted(grid, times, side="left")
-    seen = events & (first_after < len(grid))
-    leaving = np.where(events, first_after, np.searchsorted(grid, times, side="right") - 1)
-    leaving = np.minimum(leaving, len(grid) - 1)
+    leaving, seen = leaving_places(times, events, grid)
 
     def per_time(chosen: NDArray[np.bool_]) -> WeightedSums:
         sums = WeightedSums(*(np.zeros((len(grid), *term.shape[1:])) for term in (weight, weighted, squares)))
@@ -189,6 +186,19 @@ def cox_time_sums(
         at_risk=WeightedSums(*(np.cumsum(term[::-1], axis=0)[::-1] for term in (gone.s0, gone.s1, gone.s2))),
         tied=per_time(seen) if ties == "efron" else None,
     )
+
+
+def leaving_places(
+    times: Array, events: NDArray[np.bool_], grid: tuple[float, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """(N,) the last place on the grid at which each patient is at risk, -1 for none; and whose event is counted there.
+
+    Sums at neighbouring places differ by the patients who leave at the earlier one, Efron's by those with an event.
+    """
+    first_after = np.searchsorted(grid, times, side="left")
+    seen = events & (first_after < len(grid))
+    leaving = np.where(events, first_after, np.searchsorted(grid, times, side="right") - 1)
+    return np.minimum(leaving, len(grid) - 1), seen
 
 
 def check_cox(
