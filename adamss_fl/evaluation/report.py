@@ -10,6 +10,7 @@ from adamss_fl.evaluation import figures
 from adamss_fl.evaluation.figures.calibration import describe_days
 from adamss_fl.evaluation.figures.style import QUIET
 from adamss_fl.evaluation.report_answers import answers, why_no_c_index
+from adamss_fl.evaluation.report_cohort import cohort_section
 from adamss_fl.evaluation.report_cross_site import cross_site_section
 from adamss_fl.evaluation.report_differences import differences_section, first_answer
 from adamss_fl.evaluation.report_federated import federated_parts
@@ -19,7 +20,7 @@ from adamss_fl.evaluation.report_inputs import ArmRecord, RunRecord, read_run
 from adamss_fl.evaluation.report_methods import methods
 from adamss_fl.evaluation.report_render import render, svg_uri
 from adamss_fl.evaluation.report_study import build_study_report
-from adamss_fl.evaluation.report_tables import gain_rows, score_tables, tiles
+from adamss_fl.evaluation.report_tables import by_patient_table, gain_rows, score_tables, tiles
 from adamss_fl.evaluation.study import is_study
 from adamss_fl.federation.files import write_atomically
 from adamss_fl.federation.plan import trains
@@ -82,8 +83,10 @@ def _page(record: RunRecord) -> dict[str, Any]:
         "federated": None,
         "folds": None,
         "tables": score_tables(record, colours),
+        "by_patient": by_patient_table(record),
         "figures": report_figures(record),
         "focus": read_focus(record),
+        "cohort": cohort_section(record),
         "methods": methods(record),
         "compared": record.comparison is not None,
     }

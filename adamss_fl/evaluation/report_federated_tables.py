@@ -24,12 +24,16 @@ class FederatedRow:
 
 @dataclass(frozen=True)
 class FederatedTable:
-    """Rows under a title; ``columns`` names the cells, the row's own name first."""
+    """Rows under a title; ``columns`` names the cells, the row's own name first.
+
+    last_is_text : the last column holds words, which may take several lines.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[FederatedRow, ...]
     note: str
+    last_is_text: bool = False
 
 
 def federated_tables(found: Federated) -> list[FederatedTable]:
@@ -53,7 +57,7 @@ def federated_tables(found: Federated) -> list[FederatedTable]:
                 number(finite(group["predicted"])),
                 (
                     number(finite(group["observed"])),
-                    _span(finite(group["low"]), finite(group["high"])),
+                    span(finite(group["low"]), finite(group["high"])),
                     _whole(finite(group["patients"])),
                     _whole(finite(group["events"])),
                 ),
@@ -181,7 +185,7 @@ def _over_time(times: tuple[float | None, ...], brier: Part, auc: Part) -> Feder
         gain = UNDEFINED if ipa is None else signed(ipa)
         rows.append(
             FederatedRow(
-                duration(times[place]), (number(score), number(reference), gain, number(area), _span(low, high))
+                duration(times[place]), (number(score), number(reference), gain, number(area), span(low, high))
             )
         )
     reasons = {"Brier score": brier.reason, "AUC": auc.reason}
@@ -198,10 +202,11 @@ def _row(name: str, part: Part, *cells: str) -> FederatedRow:
 
 
 def _of(part: Part, low: str, high: str) -> str:
-    return _span(part.number(low), part.number(high))
+    return span(part.number(low), part.number(high))
 
 
-def _span(low: float | None, high: float | None) -> str:
+def span(low: float | None, high: float | None) -> str:
+    """``0.640 to 0.724``, or a dash where an end is not known."""
     return UNDEFINED if low is None or high is None else f"{number(low)} to {number(high)}"
 
 

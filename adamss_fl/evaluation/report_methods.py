@@ -64,8 +64,8 @@ def rounds_taken(record: RunRecord) -> list[str]:
 
 def beside_the_images(events: Sequence[Mapping[str, Any]]) -> str:
     """What the survival head of a run saw beside the images, from its ``tabular`` and ``radiomics`` events."""
-    places = _newest(events, "tabular").get("places") or []
-    selected = _newest(events, "radiomics").get("selected") or []
+    places = newest(events, "tabular").get("places") or []
+    selected = newest(events, "radiomics").get("selected") or []
     clinical = [str(name) for name in places if not str(name).startswith("radiomics.")]
     text = f"Clinical columns: {', '.join(clinical)}. " if clinical else ""
     if selected:
@@ -78,7 +78,8 @@ def beside_the_images(events: Sequence[Mapping[str, Any]]) -> str:
     return text
 
 
-def _newest(events: Sequence[Mapping[str, Any]], kind: str) -> Mapping[str, Any]:
+def newest(events: Sequence[Mapping[str, Any]], kind: str) -> Mapping[str, Any]:
+    """The figures of a run's last event of a kind; empty where there is none, or it has none."""
     found = [event.get("figures") for event in events if event.get("kind") == kind]
     return found[-1] if found and isinstance(found[-1], Mapping) else {}
 

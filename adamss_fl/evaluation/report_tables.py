@@ -6,8 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from adamss_fl.evaluation.arms import folder_name
 from adamss_fl.evaluation.report_answers import UNDEFINED, mean_local, number, overlap_text, own_gap, with_interval
-from adamss_fl.evaluation.report_inputs import ArmRecord, RunRecord, Scores
+from adamss_fl.evaluation.report_federated_inputs import Part
+from adamss_fl.evaluation.report_federated_tables import FederatedRow, FederatedTable
+from adamss_fl.evaluation.report_inputs import ArmRecord, RunRecord, Scores, read_json
+
+_BY_PATIENT_NOTE = (
+    "Of the test patients with reference outlines; each counts alike here, while the DSC above adds up voxels over "
+    "patients. DSC: over patients with a reference or a predicted outline. HD95: 95 % of the surface of either outline "
+    "lies at most this far from the other, on the run’s voxel grid; over patients with both. Missed or false: patients "
+    "with a reference and nothing predicted, or the other way round; their DSC is 0, and they have no distance."
+)
+
+_MASKS = (("tumour", "Primary tumour"), ("nodes", "Nodes"))
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,51 @@ def score_tables(record: RunRecord, colours: Mapping[str, str]) -> list[ScoreTab
             own = next(arm.sites[site] for arm in record.arms if site in arm.sites)
             tables.append(ScoreTable(site, _patients(own.patients, own.events), rows))
     return tables
+
+
+def by_patient_table(record: RunRecord) -> FederatedTable | None:
+    """Mean DSC and HD95 over test patients; None where no model of the run has them.
+
+    Of a comparison an arm has them that its hospitals evaluated, as one trained over Flower; the others are named.
+    """
+    told = {arm.label: _masks_by_patient(record, arm) for arm in record.arms}
+    known = {label: found for label, found in told.items() if found}
+    if not known:
+        return None
+    rows: list[FederatedRow] = []
+    for label, found in known.items():
+        rows += [FederatedRow(label, heading=True)] if len(told) > 1 else []
+        rows += [_by_patient(caption, Part.read(found[mask])) for mask, caption in _MASKS if mask in found]
+    note = _BY_PATIENT_NOTE
+    if missing := [label for label in told if label not in known]:
+        note += f" Not measured for: {', '.join(missing)}."
+    columns = ("Outline", "Mean DSC", "Patients", "Mean HD95, mm", "Patients with a distance", "Missed or false")
+    return FederatedTable("Outlines, patient by patient", columns, tuple(rows), note)
+
+
+def _masks_by_patient(record: RunRecord, arm: ArmRecord) -> Mapping[str, Any]:
+    metrics = record.metrics
+    if record.comparison is not None:
+        path = record.folder / "arms" / folder_name(arm.name) / "metrics.json"
+        metrics = read_json(path) if path.is_file() else {}
+    found = Part.read(metrics.get("test")).values.get("masks_by_patient")
+    return found if isinstance(found, Mapping) else {}
+
+
+def _by_patient(caption: str, found: Part) -> FederatedRow:
+    patients, measured = found.number("patients"), found.number("hd95_patients")
+    if not patients or measured is None:
+        return FederatedRow(caption, reason="no such outline, reference or predicted, in any test patient")
+    return FederatedRow(
+        caption,
+        (
+            number(found.number("dsc_mean")),
+            f"{patients:,.0f}",
+            number(found.number("hd95_mean_mm"), 1),
+            f"{measured:,.0f}",
+            f"{patients - measured:,.0f}",
+        ),
+    )
 
 
 def gain_rows(record: RunRecord, colours: Mapping[str, str]) -> list[GainRow]:

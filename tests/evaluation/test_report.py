@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -200,3 +201,38 @@ def test_the_methods_name_what_the_survival_head_saw_beside_the_images() -> None
     assert "tumour.pet.original.firstorder.Mean" in text
     assert "place-1" not in text
     assert beside_the_images([{"kind": "round_start"}]) == ""
+
+
+MASKS = {
+    "tumour": {"dsc_mean": 0.7123, "patients": 40, "hd95_mean_mm": 6.25, "hd95_patients": 38},
+    "nodes": {"dsc_mean": None, "patients": 0, "hd95_mean_mm": None, "hd95_patients": 0},
+}
+
+
+def test_outlines_patient_by_patient_are_those_of_the_metrics_with_the_missed_ones(tmp_path):
+    site = {"patients": 40, "events": 9, "c_index": 0.61, "comparable_pairs": 80, "dsc": {"tumour": 0.7, "nodes": None}}
+    metrics = {"name": "two", "sites": ["a", "b"], "test": site | {"sites": {"a": site, "b": site}}}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    assert "patient by patient" not in build_report(tmp_path).read_text()
+    metrics["test"]["masks_by_patient"] = MASKS
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    text = words(build_report(tmp_path).read_text())
+    assert "Primary tumour 0.712 40 6.2 38 2" in text
+    assert "Nodes — no such outline, reference or predicted, in any test patient" in text
+    assert "Not measured for" not in text
+    metrics["test"]["masks_by_patient"] = MASKS | {
+        "tumour": MASKS["tumour"] | {"hd95_mean_mm": None, "hd95_patients": 0}
+    }
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    assert "Primary tumour 0.712 40 — 0 40" in words(build_report(tmp_path).read_text())
+
+
+def test_arms_that_their_hospitals_evaluated_have_outlines_patient_by_patient(compared, tmp_path):
+    run, _, page = compared
+    assert "patient by patient" not in page
+    shutil.copytree(run, tmp_path / "run")
+    arm = tmp_path / "run" / "arms" / "federated" / "metrics.json"
+    arm.write_text(json.dumps({"test": {"masks_by_patient": MASKS}}))
+    text = words(build_report(tmp_path / "run").read_text())
+    assert "Federated Primary tumour 0.712 40 6.2 38 2" in text
+    assert "Not measured for: Pooled, hospital-1 alone, hospital-2 alone, hospital-3 alone." in text

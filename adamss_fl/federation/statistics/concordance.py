@@ -107,21 +107,24 @@ class ConcordanceSums:
         if (first < 0).any() or (first[table[:, 1] == 0] != 0).any():
             raise InputError("concordance table: a weight is negative, or there is one without an event")
         sums = cls(table, first, right, comparable, pair_tallies(table.astype(np.float64), first))
-        _refuse_impossible(sums)
+        refuse_impossible(sums.within, (right, comparable), sums.counts_pairs)
         return sums
 
 
-def _refuse_impossible(sums: ConcordanceSums) -> None:
-    """Raise InputError where a site's own pairs are more, fewer or more often right than its table allows."""
-    tallies = sums.within
+def refuse_impossible(tallies: PairTallies, own: tuple[float, float], counts_pairs: bool = True) -> None:
+    """Raise InputError where a site's ``own`` (right, comparable) pairs are not those of any patients in its table.
+
+    tallies : what the table says of them. counts_pairs : False where events weigh differently.
+    """
+    right, comparable = own
     decided = tallies.right + tallies.wrong + tallies.same_risk
     possible = decided + tallies.both_events + tallies.maybe_right + tallies.maybe_wrong + tallies.maybe_same_risk
     # Weights of one bin differ, so that of two events in it the heavier may be the first.
-    slack = _SLACK * (1 + possible) + (tallies.both_events if not sums.counts_pairs else 0.0)
-    wrong = sums.comparable_within - sums.right_within
-    if not decided - slack <= sums.comparable_within <= possible + slack or sums.right_within < 0 or wrong < -slack:
+    slack = _SLACK * (1 + possible) + (0.0 if counts_pairs else tallies.both_events)
+    wrong = comparable - right
+    if not decided - slack <= comparable <= possible + slack or right < 0 or wrong < -slack:
         raise InputError("concordance table: more or fewer comparable pairs than its patients make")
-    if sums.right_within < tallies.right - slack or wrong < tallies.wrong - slack:
+    if right < tallies.right - slack or wrong < tallies.wrong - slack:
         raise InputError("concordance table: its pairs are more often right or wrong than its table allows")
 
 
@@ -240,7 +243,15 @@ def _extremes(across: PairTallies, sums: ConcordanceSums) -> tuple[float, float]
     heavier is taken, which is at most twice the mean of the two.
     """
     open_pairs = across if sums.counts_pairs else replace(across, both_events=2 * across.both_events)
-    least_right, most_comparable = _with_own(open_pairs.least(), sums)
-    most_right, least_comparable = _with_own(open_pairs.most(), sums)
-    low = least_right / most_comparable if most_comparable > 0 else 0.0
-    return low, most_right / least_comparable if least_comparable > 0 else 1.0
+    return extremes(open_pairs, (sums.right_within, sums.comparable_within))
+
+
+def extremes(across: PairTallies, own: tuple[float, float]) -> tuple[float, float]:
+    """The least and the greatest C-index of pairs ``across`` sites and ``own`` (right, comparable) ones inside them."""
+    (least_right, most_comparable), (most_right, least_comparable) = across.least(), across.most()
+    low = (least_right + own[0], most_comparable + own[1])
+    high = (most_right + own[0], least_comparable + own[1])
+    return (
+        float(low[0] / low[1]) if low[1] > 0 else 0.0,
+        float(high[0] / high[1]) if high[1] > 0 else 1.0,
+    )

@@ -83,19 +83,25 @@ class PairTallies:
 
 
 def expected_pairs(
-    across: PairTallies, within: PairTallies, own: tuple[Array, Array], mean_weight: Array | float = 1.0
+    across: PairTallies,
+    within: PairTallies,
+    own: tuple[Array, Array],
+    mean_weight: Array | float = 1.0,
+    open_pairs: tuple[tuple[Array, Array], tuple[Array, Array]] | None = None,
 ) -> tuple[Array, Array]:
     """Expected (right, comparable) pairs across sites: open ones turn out as inside the sites, where that is known.
 
     across, within : what the tables say of the pairs across and inside the sites; own : (right, comparable) inside
-    them, as the sites have counted. mean_weight : of an event as the first of a pair.
+    them, as the sites have counted. mean_weight : of an event as the first of a pair. open_pairs : what is expected
+    beforehand of the open ones across and inside, (right, comparable) each; see ``PairTallies.estimate`` where None.
 
     Inside the sites the tables leave pairs open, too, of which the counts tell what they were. In what they differ from
-    the expectation without them (see ``PairTallies.estimate``), the pairs across are taken to differ as well, shrunk as
-    by ``PRIOR_PAIRS`` pairs that were as expected.
+    the expectation, the pairs across are taken to differ as well, shrunk as by ``PRIOR_PAIRS`` pairs that were as
+    expected.
     """
-    own_right, own_comparable = within.estimate_of_open()
-    right, comparable = across.estimate_of_open()
+    of_across, of_within = open_pairs or (across.estimate_of_open(), within.estimate_of_open())
+    own_right, own_comparable = of_within
+    right, comparable = of_across
     seen_right, seen_comparable = own[0] - within.right, own[1] - within.right - within.wrong
     prior = PRIOR_PAIRS * mean_weight
     known = (own_comparable > 0) & (comparable > 0) & (seen_comparable > 0)
