@@ -3,6 +3,8 @@
     python benchmarks/federated_c.py                 # all three, some minutes on one core
     python benchmarks/federated_c.py --cohorts 20 --patients 5000
 
+Minimum cell counts: the C-index from the coarsest common table that each site may tell, and from boxes of its own.
+
 Errors: 200 random cohorts of 600 patients at five sites of unequal size and hazard, half of them with times in whole
 days. Coverage: 300 cohorts from one population. Speed: seconds of a site and of the server for one large site, and
 lifelines on the same patients in the same run.
@@ -20,7 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adamss_fl.federation.statistics.concordance import ConcordanceSums, all_pairs, concordance_sums
+from adamss_fl.federation.statistics.box_concordance import all_pairs_of_boxes, box_sums
+from adamss_fl.federation.statistics.concordance import AllPairs, ConcordanceSums, all_pairs, concordance_sums
 from adamss_fl.federation.statistics.resampling import resampled_interval, resampled_sums
 from adamss_fl.survival import concordance_counts
 
@@ -38,6 +41,9 @@ def main() -> None:
     print("| bins | mean error | worst | bias | mean width of the bounds | inside them |\n|---|---|---|---|---|---|")
     for bins in (64, 32, 16, 8, 4, 2, 1):
         print(error_row(bins, options.cohorts), flush=True)
+    print(f"\n{BOX_HEAD}\n|---|---|---|---|---|---|---|")
+    for patients, sites, least in ((600, 5, 5), (250, 3, 5), (3000, 5, 5)):
+        print(box_row(patients, sites, least, options.cohorts // 2), flush=True)
     print("\n| patients | bins | coverage of the 95 % interval | mean width |\n|---|---|---|---|")
     for patients, bins in ((150, 16), (300, 16), (150, 4), (150, 2)):
         print(coverage_row(patients, bins, 300 * options.cohorts // 200), flush=True)
@@ -81,20 +87,48 @@ def parts_of(data: Cohort, bins: int) -> list[tuple[Any, ...]]:
 
 def error_row(bins: int, cohorts: int) -> str:
     """One line of the first table."""
-    rng = np.random.default_rng(0)
-    errors, widths, inside = [], [], 0
+    rng, found = np.random.default_rng(0), []
     for number in range(cohorts):
         data = cohort(rng, whole_days=number % 2 == 1)
-        found = all_pairs(reduce(add, [concordance_sums(*part) for part in parts_of(data, bins)]))
-        truth = concordance_counts(*data[:3]).c_index
-        errors.append(found.c_index - truth)
-        widths.append(found.high - found.low)
-        inside += found.low <= truth <= found.high
-    sizes = np.abs(errors)
-    return (
-        f"| {bins} x {bins} | {sizes.mean():.5f} | {sizes.max():.5f} | {np.mean(errors):+.5f} "
-        f"| {np.mean(widths):.3f} | {inside} of {cohorts} |"
+        sums = reduce(add, [concordance_sums(*part) for part in parts_of(data, bins)])
+        found.append((concordance_counts(*data[:3]).c_index, all_pairs(sums)))
+    return f"| {bins} x {bins} | {error_columns(found)} |"
+
+
+BOX_HEAD = "| patients, sites, minimum | from | mean error | worst | bias | width of the bounds | inside them |"
+
+
+def box_row(patients: int, sites: int, least: int, cohorts: int) -> str:
+    """Two lines of the table on minimum cell counts: the table that all sites may tell, and their own boxes."""
+    rng = np.random.default_rng(0)
+    found: dict[str, list[tuple[float, AllPairs]]] = {"table": [], "boxes": []}
+    for number in range(cohorts):
+        data = cohort(rng, number % 2 == 1, patients, sites)
+        parts = parts_of(data, 64)
+        time_edges, risk_edges = parts[0][3:]
+        bins = len(time_edges) + 1, len(risk_edges) + 1
+        own = [box_sums(*part, 0, 0, least) for part in parts]
+        told = [part for part, sums in zip(parts, own, strict=True) if sums is not None]
+        truth = concordance_counts(*(np.concatenate([part[place] for part in told]) for place in (0, 1, 2))).c_index
+        tables = (
+            [concordance_sums(*part[:3], time_edges[step - 1 :: step], risk_edges[step - 1 :: step]) for part in told]
+            for step in (1, 2, 4, 8, 16, 32, 64)
+        )
+        allowed = next(sums for sums in tables if all(site.fewest_in_a_cell >= least for site in sums))
+        found["table"].append((truth, all_pairs(reduce(add, allowed))))
+        found["boxes"].append((truth, all_pairs_of_boxes([sums for sums in own if sums is not None], bins)))
+    return "\n".join(
+        f"| {patients}, {sites}, {least} | {name} | {error_columns(pairs)} |" for name, pairs in found.items()
     )
+
+
+def error_columns(pairs: Sequence[tuple[float, AllPairs]]) -> str:
+    """Cells of a line from (pooled C-index, what sums say of it)."""
+    errors = np.array([found.c_index - truth for truth, found in pairs])
+    width = np.mean([found.high - found.low for _, found in pairs])
+    inside = sum(found.low - 1e-12 <= truth <= found.high + 1e-12 for truth, found in pairs)
+    sizes = np.abs(errors)
+    return f"{sizes.mean():.5f} | {sizes.max():.5f} | {errors.mean():+.5f} | {width:.3f} | {inside} of {len(pairs)}"
 
 
 def coverage_row(patients: int, bins: int, cohorts: int) -> str:

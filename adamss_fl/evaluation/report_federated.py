@@ -110,7 +110,7 @@ def _kaplan_meier(found: Federated) -> FederatedFigure:
         return FederatedFigure(key, title, None, survival.reason or survival.part("all").reason or ONE_TIME_BIN)
     lower, higher = (_curve(groups.part(f"{name} risk")) for name in ("lower", "higher"))
     steps = (
-        "Kaplan-Meier curves on the tables’ grid of follow-up, with 95 % bands; patients at risk are those followed "
+        "Kaplan-Meier curves on the counts’ grid of follow-up, with 95 % bands; patients at risk are those followed "
         "past the grid’s last step before that time. "
     )
     if lower is None or higher is None:
@@ -209,17 +209,26 @@ def _methods(found: Federated) -> list[tuple[str, str]]:
     interval = found.part("concordance").part("interval")
     samples = interval.number("samples")
     bins = f"{found.count('time_bins')} × {found.count('risk_bins')}"
-    resampled = "" if samples is None else f", and the same for {samples:.0f} random resamples on at most 16 × 16 bins"
+    boxes = found.part("concordance").number("boxes")
+    resampled = "" if samples is None or boxes else f", and the same for {samples:.0f} random resamples on 16 × 16 bins"
+    if boxes is not None:
+        drawn = "" if samples is None else f", {samples:.0f} random resamples of them"
+        resampled += (
+            f"; {boxes:.0f} boxes of neighbouring cells, cut by each hospital so that none holds few patients{drawn}, "
+            "and counts over time by half of predicted risk"
+        )
     parts = ", ".join(FIGURES[name] for name in ("brier", "auc", "calibration", "d_calibration"))
     return [
         (
             "How these were computed",
             "Each hospital evaluated the model on its own test patients. Pairs of patients of one hospital were "
             "counted there, exactly. Pairs of patients of two hospitals were counted at the server in one table, to "
-            "which all hospitals’ tables add up; what it leaves open is taken to turn out as it did inside hospitals, "
-            "and bounded. The 95 % interval of the C-index is that of a Poisson bootstrap over patients. Survival "
-            "curves, their bands and log-rank tests come from the same table. Uno’s C, Brier score and AUC weigh "
-            "patients by the censoring curve of all hospitals, and end where fewer than a tenth are still uncensored.",
+            "which all hospitals’ tables add up, or between boxes of patients where a minimum cell count makes that "
+            "table coarse; what is left open is taken to turn out as it did inside hospitals, and bounded. The 95 % "
+            "interval of the C-index is that of a Poisson bootstrap over patients. Survival curves, their bands and "
+            "log-rank tests come from the same table, or from counts over time alone. Uno’s C, Brier score and AUC "
+            "weigh patients by the censoring curve of all hospitals, and end where fewer than a tenth are still "
+            "uncensored.",
         ),
         (
             "What left the hospitals",

@@ -194,4 +194,10 @@ def _cells(found: Federated) -> Answer:
             " The finest grid has up to 64 × 64; on a coarser one more pairs are open, curves have fewer steps, and "
             "figures may be missing that need more."
         )
+        boxes, fewest = (found.part("concordance").number(name) for name in ("boxes", "fewest_in_a_box"))
+        if boxes is not None and fewest is not None:
+            text += (
+                f" So the C-index comes from {boxes:.0f} boxes that the hospitals cut themselves, with {fewest:.0f} "
+                "patients or more in each: trust the estimate as far as pairs of two hospitals are like pairs inside."
+            )
     return Answer(question, text)

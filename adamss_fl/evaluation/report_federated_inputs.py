@@ -8,7 +8,7 @@ from typing import Any
 
 from adamss_fl.evaluation.report_inputs import finite
 
-ONE_TIME_BIN = "the hospitals’ tables have one bin of follow-up"
+ONE_TIME_BIN = "the hospitals’ counts have one bin of follow-up"
 _YEAR, _MONTH = 365.25, 365.25 / 12
 
 
@@ -82,9 +82,10 @@ class Federated:
         return None if value is None else int(value)
 
     def part(self, name: str) -> Part:
-        """A figure by name; what is missing since the tables have one bin of follow-up says that as its reason."""
+        """A figure by name; what is missing since counts have one bin of follow-up says that as its reason."""
         found = self.whole.part(name)
-        coarse = self.count("time_bins") == 1 and found.reason is not None
+        steps = self.whole.part("survival").part("all").series("edges_days")
+        coarse = len(steps) < 2 and found.reason is not None
         return replace(found, reason=ONE_TIME_BIN) if coarse else found
 
     @property

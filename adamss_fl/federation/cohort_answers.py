@@ -63,6 +63,14 @@ class Questions:
         )
 
 
+def thinned(edges: Sequence[float]) -> list[list[float]]:
+    """Parts of increasing ``edges`` from fine to coarse, each a part of the one before; see :func:`nested_edges`."""
+    places = [[end * (len(edges) + 1) // PARTS - 1 for end in ends] for ends in GRIDS]
+    found = ({min(place, len(edges) - 1) for place in level if place >= 0} for level in places)
+    parts = dict.fromkeys(tuple(edges[place] for place in sorted(level)) for level in found if level)
+    return [list(part) for part in parts]
+
+
 def nested_edges(edges_days: Sequence[float]) -> list[list[float]]:
     """Time grids from fine to coarse, each a part of the one before, from the run's time bins (K + 1 edges from 0).
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adamss_fl.errors import InputError
+from adamss_fl.federation.agreed_counts import agreed_counts
 from adamss_fl.federation.cohort_answers import Asked, Questions, nested_edges
 from adamss_fl.federation.cohort_regression import one_baseline, regression
 from adamss_fl.federation.outcome_table import Ask
@@ -129,7 +130,7 @@ def _follow_up(questions: Questions, edges_days: Sequence[float] | None) -> dict
     if edges_days is None:
         raise InputError("follow-up: the sites have no common time bins; see stages.edges_days")
     levels = nested_edges(edges_days)
-    counts, told = _agreed_counts(questions, levels)
+    counts, told = agreed_counts(questions, {"query": "survival_counts"}, levels)
     if not counts:
         return {"reason": "no site has an answer that counts", **_left_out(told)}
     groups = SurvivalCounts(
@@ -151,38 +152,6 @@ def _follow_up(questions: Questions, edges_days: Sequence[float] | None) -> dict
         "log_rank_between_sites": or_reason(lambda: asdict(grid_log_rank([groups]))) if len(counts) > 1 else None,
         **_left_out(told),
     }
-
-
-def _agreed_counts(
-    questions: Questions, levels: Sequence[Sequence[float]]
-) -> tuple[dict[str, SurvivalCounts], Asked[tuple[int, Any]]]:
-    """Counts by site on the finest level that every site allows; sites that allow none are left out."""
-    level, last = 0, len(levels)
-    too_small: dict[str, str] = {}
-    while True:
-
-        def read(given: Mapping[str, Any], site: str, patients: int, level: int = level) -> tuple[int, Any]:
-            finest = given.get("finest")
-            if not isinstance(finest, int) or isinstance(finest, bool) or not level <= finest <= last:
-                raise InputError("survival counts: it does not say which level its cells allow")
-            if finest != level:
-                return finest, None
-            counts = SurvivalCounts.from_plain(given.get("sums"), levels[level], 1, patients)
-            if counts.patients != patients:
-                raise InputError(f"survival counts: of {counts.patients} patients where the site has {patients}")
-            return finest, counts
-
-        query = {"query": "survival_counts", "levels": [list(edges) for edges in levels], "level": level}
-        told = questions.put(query, read)
-        for site, (finest, _) in told.answers.items():
-            if finest == last:
-                too_small[site] = "every time grid has cells of fewer patients than its minimum cell count"
-        told.left_out.update(too_small)
-        allowed = {site: answer for site, answer in told.answers.items() if site not in too_small}
-        coarsest = max((finest for finest, _ in allowed.values()), default=level)
-        if coarsest == level:
-            return {site: counts for site, (_, counts) in allowed.items()}, told
-        level = coarsest
 
 
 def _lowest(counts: SurvivalCounts) -> list[float]:

@@ -22,7 +22,7 @@ from adamss_fl.federation.messages import SiteFailure
 from adamss_fl.federation.outcome_queries import LARGEST_CELL_COUNT
 from adamss_fl.federation.statistics.site_summary import SiteSummary, median_follow_up
 from adamss_fl.federation.statistics.summaries import table_sums
-from adamss_fl.federation.statistics.survival_counts import SurvivalCounts, survival_counts
+from adamss_fl.federation.statistics.survival_counts import counts_on_a_level
 from adamss_fl.federation.task import Task
 from adamss_fl.imaging import ImagingSettings, Sample
 
@@ -147,24 +147,8 @@ def _survival(query: Mapping[str, Any], samples: Sequence[Sample], least: int) -
     levels : edges in days from 0, from fine to coarse; level : which is asked. ``finest`` in the answer is the first
     level from ``level`` on that ``least`` allows, their number where none is; ``sums`` is there where it is ``level``.
     """
-    times, events = _endpoints(samples)
-    if least > 1 and np.sum(times == 0) < least:  # time 0 is a cell of its own, which no grid makes wider
-        times = np.where(times == 0, np.nextafter(0.0, 1.0), times)
-    levels, level = query["levels"], int(query["level"])
-    finest, counts = level, None
-    for finest in range(level, len(levels) + 1):
-        counts = survival_counts(times, events, levels[finest]) if finest < len(levels) else None
-        if counts is not None and fewest_in_a_cell(counts) >= least:
-            break
-    if finest != level or counts is None:
-        return {"finest": finest}
-    return {"finest": finest, "sums": counts.plain()}
-
-
-def fewest_in_a_cell(counts: SurvivalCounts) -> int:
-    """The smallest count that is not 0; 0 where all are."""
-    cells = np.concatenate([counts.events.ravel(), counts.censored.ravel(), counts.beyond])
-    return int(cells[cells > 0].min(initial=counts.patients))
+    finest, counts = counts_on_a_level(*_endpoints(samples), query["levels"], int(query["level"]), least)
+    return {"finest": finest} | ({} if counts is None else {"sums": counts.plain()})
 
 
 def _numbers(column: str, samples: Sequence[Sample]) -> Array:

@@ -17,6 +17,7 @@ from adamss_fl.errors import InputError
 from adamss_fl.federation.messages import SiteFailure
 from adamss_fl.federation.outcomes import FILE_NAME, Outcomes
 from adamss_fl.federation.statistics.auc import auc_sums
+from adamss_fl.federation.statistics.box_concordance import box_sums
 from adamss_fl.federation.statistics.calibration import calibration_sums
 from adamss_fl.federation.statistics.cells import tell_histogram
 from adamss_fl.federation.statistics.censoring import CensoringCurve
@@ -24,8 +25,9 @@ from adamss_fl.federation.statistics.concordance import concordance_sums
 from adamss_fl.federation.statistics.d_calibration import d_calibration_sums
 from adamss_fl.federation.statistics.prediction_error import brier_sums
 from adamss_fl.federation.statistics.resampling import private_seed, resampled_sums
+from adamss_fl.federation.statistics.survival_counts import counts_on_a_level
 
-OUTCOME_QUERIES = ("outcome_cells", "concordance", "prediction_error")
+OUTCOME_QUERIES = ("outcome_cells", "concordance", "concordance_boxes", "outcome_survival", "prediction_error")
 LARGEST_CELL_COUNT = 1000
 """Above it ``least`` is no rule of a site but a mistake."""
 
@@ -43,8 +45,9 @@ def answer_outcomes(query: Mapping[str, Any], outcomes: Outcomes) -> dict[str, A
     """The answer to one of :data:`OUTCOME_QUERIES`.
 
     ``outcome_cells`` : patients per cell of ``follow_up`` and of ``predicted_days`` edges. ``concordance`` : see
-    :func:`_concordance`; ``prediction_error`` : see :func:`_prediction_error`. Every answer has ``patients`` and
-    ``least``. Raises InputError for a malformed query, SiteFailure ``unknown_query`` and, where the outcomes are of
+    :func:`_concordance`; ``concordance_boxes`` : see :func:`_boxes`; ``outcome_survival`` : see :func:`_survival`;
+    ``prediction_error`` : see :func:`_prediction_error`. Every answer has ``patients`` and ``least``. Raises
+    InputError for a malformed query, SiteFailure ``unknown_query`` and, where the outcomes are of
     another round, ``no_outcomes``.
     """
     if query.get("round") != outcomes.round:
@@ -59,6 +62,10 @@ def answer_outcomes(query: Mapping[str, Any], outcomes: Outcomes) -> dict[str, A
         return {**head, **{what: tell_histogram(values[what], query[what], least).plain() for what in values}}
     if name == "concordance":
         return {**head, **_concordance(query, outcomes, least)}
+    if name == "concordance_boxes":
+        return {**head, **_boxes(query, outcomes, least)}
+    if name == "outcome_survival":
+        return {**head, **_survival(query, outcomes, least)}
     if name == "prediction_error":
         return {**head, **_prediction_error(query, outcomes, least)}
     raise SiteFailure("unknown_query")
@@ -87,6 +94,28 @@ def _concordance(query: Mapping[str, Any], outcomes: Outcomes, least: int) -> di
         coarse = levels[max(level, int(query["resample_level"]))]
         answer["resampled"] = resampled_sums(*data, *coarse, int(query["samples"]), seed).plain()
     return answer
+
+
+def _boxes(query: Mapping[str, Any], outcomes: Outcomes, least: int) -> dict[str, Any]:
+    """``boxes``, which this site cuts on ``edges`` [time edges, predicted-day edges], and ``samples`` resamples of them
+    from ``seed``; None where it has fewer patients with an event, or without, than ``least``, but some.
+    """
+    times, days = query["edges"]
+    seed = private_seed(int(query["seed"]), outcomes.patient.tolist(), outcomes.time_days)
+    data = outcomes.time_days, outcomes.event, outcomes.risk, list(times), risk_edges(days)
+    sums = box_sums(*data, int(query["samples"]), seed, least)
+    return {"boxes": None if sums is None else sums.plain()}
+
+
+def _survival(query: Mapping[str, Any], outcomes: Outcomes, least: int) -> dict[str, Any]:
+    """``finest`` and ``sums`` as ``counts_on_a_level`` gives them for ``levels`` and ``level``: of all patients, or of
+    those predicted more than ``cut_days`` and of the others.
+    """
+    cut = query["cut_days"]
+    group, groups = (None, 1) if cut is None else ((outcomes.days <= float(cut)).astype(np.int64), 2)
+    data = outcomes.time_days, outcomes.event, query["levels"], int(query["level"]), least
+    finest, counts = counts_on_a_level(*data, group, groups)
+    return {"finest": finest} | ({} if counts is None else {"sums": counts.plain()})
 
 
 def _prediction_error(query: Mapping[str, Any], outcomes: Outcomes, least: int) -> dict[str, Any]:

@@ -74,6 +74,11 @@ class Table:
         return reduce(add, own)
 
     @property
+    def is_finest(self) -> bool:
+        """Whether no cell had to be made wider for a minimum cell count."""
+        return self.level == 0
+
+    @property
     def time_edges(self) -> tuple[float, ...]:
         """Edges of the time grid in days, from 0."""
         return (0.0, *self.grid.levels[self.level][0])
@@ -112,11 +117,17 @@ def _steps() -> list[int]:
 
 
 def _quantile_edges(edges: NDArray[np.float64], told: Cells) -> list[float]:
-    """Up to BINS - 1 of ``edges`` that part the patients into equal shares, as far as the cells allow."""
-    below = np.cumsum(told.counts)[:-1]
-    wanted = np.arange(1, BINS) / BINS * told.counts.sum()
-    places = np.unique(np.minimum(np.searchsorted(below, wanted - 1e-9), edges.size - 1))
-    return [float(edges[place]) for place in places if 0 < below[place] < told.counts.sum()]
+    """Up to BINS - 1 edges that part the patients into about equal shares, as if those of a cell lay evenly in it.
+
+    Hidden patients are taken to be as many in each hidden cell.
+    """
+    hidden = told.hidden_at / max(told.suppressed_cells, 1) * told.hidden_patients
+    below = np.cumsum(told.counts + hidden)[:-1]
+    ends, counted = np.concatenate([[0.0], edges]), np.concatenate([[0.0], below])
+    held = np.concatenate([[True], np.diff(counted) > 0])  # where nobody lies, no edge is needed
+    wanted = np.arange(1, BINS) / BINS * told.patients
+    found = np.unique(np.interp(wanted[wanted < below[-1]], counted[held], ends[held]))
+    return [float(edge) for edge in found if edge > 0]
 
 
 def agreed_table(ask: Ask, grid: Grid, seed: int, samples: int, excluded: dict[str, str]) -> Table:

@@ -46,9 +46,9 @@ def weighted_figures(
         if 0 < edge <= longest_predicted_days and survival >= LEAST_CENSORING_SURVIVAL and followed
     ]
     if not ends:
-        return {name: {"reason": "too few patients are followed for long enough"} for name in NAMES}
+        return {name: {"reason": "no time on the grid until which enough patients are followed"} for name in NAMES}
     times = ends[:: max(1, len(ends) // RESAMPLED_BINS)]
-    grid_days = [edge for edge in table.time_edges if edge <= times[len(times) // 2]]
+    grid_days = [edge for edge in everyone.edges_days if edge <= times[len(times) // 2]]
     time_edges, day_edges = table.grid.levels[table.level]
     query = {
         "query": "prediction_error",

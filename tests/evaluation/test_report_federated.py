@@ -209,8 +209,8 @@ def test_tables_with_one_bin_of_follow_up_give_that_as_the_reason_for_all_that_n
     missing = {name: {"reason": "too few are followed"} for name in weighted}
     write_run(tmp_path, whole[1] | missing | {"time_bins": 1, "risk_bins": 2, "survival": survival})
     page = build_report(tmp_path).read_text()
-    assert page.count("No plot: the hospitals’ tables have one bin of follow-up.") == 4
-    assert row(page, "Brier score, mean over time") == ["— the hospitals’ tables have one bin of follow-up"]
+    assert page.count("No plot: the hospitals’ counts have one bin of follow-up.") == 4
+    assert row(page, "Brier score, mean over time") == ["— the hospitals’ counts have one bin of follow-up"]
 
 
 @pytest.mark.parametrize(

@@ -127,10 +127,11 @@ def test_weighted_figures_come_near_scikit_survivals() -> None:
 
 def test_a_minimum_cell_count_widens_the_cells_and_the_bounds() -> None:
     sites = hospitals()
-    fine = outcome_figures(Hospitals(sites), 3000.0, seed=1, samples=50)
+    asked_once = Hospitals(sites)
+    fine = outcome_figures(asked_once, 3000.0, seed=1, samples=200)
     least = dict.fromkeys(sites, 5)
     ask = Hospitals(sites, least)
-    coarse = outcome_figures(ask, 3000.0, seed=1, samples=50)
+    coarse = outcome_figures(ask, 3000.0, seed=1, samples=200)
     assert fine["fewest_in_a_cell"] == 1
     assert coarse["fewest_in_a_cell"] >= 5
     assert coarse["time_bins"] < fine["time_bins"]
@@ -138,7 +139,44 @@ def test_a_minimum_cell_count_widens_the_cells_and_the_bounds() -> None:
     c = coarse["concordance"]
     assert c["low"] <= truth <= c["high"]
     assert c["high"] - c["low"] > fine["concordance"]["high"] - fine["concordance"]["low"]
-    assert c["c_index"] == pytest.approx(truth, abs=0.02)
+    assert c["c_index"] == pytest.approx(truth, abs=0.01)
+    width = fine["concordance"]["interval"]["high"] - fine["concordance"]["interval"]["low"]
+    assert c["interval"]["high"] - c["interval"]["low"] == pytest.approx(width, rel=0.25)
+    assert c["boxes"] > 3 * 2 * 2
+    assert c["fewest_in_a_box"] >= 5
+    assert "boxes" not in fine["concordance"]
+    assert not {"concordance_boxes", "outcome_survival"} & set(asked_once.asked)
+
+
+def test_survival_keeps_more_steps_than_the_table_that_a_minimum_allows() -> None:
+    sites = hospitals((900, 700, 500))
+    found = outcome_figures(Hospitals(sites, dict.fromkeys(sites, 5)), 3000.0, seed=1, samples=0)
+    curve = found["survival"]["all"]
+    assert len(curve["edges_days"]) > found["time_bins"]
+    t, e, _ = pooled(sites)
+    exact = kaplan_meier(t, e)
+    for edge, mine in zip(curve["edges_days"], curve["survival"], strict=True):
+        assert mine == pytest.approx(exact.survival[np.searchsorted(exact.times, edge, side="right") - 1], abs=0.05)
+    groups = found["survival"]["groups"]
+    assert groups["lower risk"]["survival"][-1] > groups["higher risk"]["survival"][-1]
+    assert sum(groups[name]["at_risk"][0] for name in groups) == t.size
+    assert found["survival"]["log_rank"]["p_value"] < 0.001
+    assert "score" in found["brier"]
+
+
+@pytest.mark.parametrize("query", ["concordance_boxes", "outcome_survival"])
+def test_a_site_that_forbids_a_finer_answer_leaves_the_table(query) -> None:
+    def forbid(asked, figures):
+        return {"patients": figures["patients"], "least": 5} if asked == query else figures
+
+    sites = hospitals()
+    least = dict.fromkeys(sites, 5)
+    whole = outcome_figures(Hospitals(sites, least), 3000.0, seed=1, samples=20)
+    found = outcome_figures(Hospitals(sites, least, {"hospital-1": forbid}), 3000.0, seed=1, samples=20)
+    assert found["sites"] == whole["sites"]
+    assert ("boxes" in found["concordance"]) == (query != "concordance_boxes")
+    assert found["concordance"]["patients"] == 250
+    assert found["survival"]["all"]["at_risk"][0] == 250
 
 
 def test_no_answer_under_a_minimum_has_a_smaller_cell() -> None:
@@ -157,6 +195,10 @@ def test_no_answer_under_a_minimum_has_a_smaller_cell() -> None:
             tables += [figures[what]["counts"] for what in ("follow_up", "predicted_days")]
         elif query == "concordance" and "sums" in figures:
             tables.append(figures["sums"]["table"])
+        elif query == "concordance_boxes":
+            tables.append(figures["boxes"]["boxes"]["patients"])
+        elif query == "outcome_survival" and "sums" in figures:
+            tables += [figures["sums"][what] for what in ("events", "censored", "beyond")]
         elif query == "prediction_error":
             tables.append(figures["uno"]["table"])
             tables.append(figures["auc"]["controls"])

@@ -42,6 +42,8 @@ STATISTICS = (
     "cox_times",
     "outcome_cells",
     "concordance",
+    "concordance_boxes",
+    "outcome_survival",
     "prediction_error",
 )
 """The queries that ``Site.statistics`` answers."""

@@ -35,6 +35,9 @@ from adamss_fl.survival.endpoints import check_endpoints
 _FIELDS = ("boxes", "right_within", "comparable_within", "drawn", "drawn_right", "drawn_comparable")
 _LEVELS = (2.5, 97.5)
 
+PRIOR_PAIRS = 100.0
+"""As in ``pair_tables``, but fewer: in a large box it is not seen that risk goes with time, so the counts tell more."""
+
 
 @dataclass(frozen=True, eq=False)
 class BoxSums:
@@ -71,7 +74,8 @@ class BoxSums:
         boxes = Boxes.from_plain(found["boxes"], bins, patients)
         right, comparable = (float(plain.floats(found[name], (), f"box sums: {name}")) for name in _FIELDS[1:3])
         refuse_impossible(box_tallies(boxes), (right, comparable))
-        drawn = plain.counts(found["drawn"], (samples, boxes.count), "box sums: drawn")
+        shape = (samples, boxes.count) if samples else (0,)
+        drawn = plain.counts(found["drawn"], shape, "box sums: drawn").reshape(samples, boxes.count)
         pairs = [plain.floats(found[name], (samples,), f"box sums: {name}") for name in _FIELDS[4:]]
         if (pairs[0] < 0).any() or (pairs[0] > pairs[1]).any():
             raise InputError("box sums: resampled pairs are negative, or more are right than comparable")
@@ -183,7 +187,8 @@ def _across(sites: Sequence[BoxSums], bins: tuple[int, int]) -> _Across:
     inside_right, inside_comparable = (np.asarray(sum(each[part] for each in inside)) for part in (0, 1))
     open_pairs = (_open(before, decided), _open((inside_right, inside_comparable), within))
     right, comparable = _own(sites)
-    after = expected_pairs(decided, within, (np.asarray(right), np.asarray(comparable)), open_pairs=open_pairs)
+    own = np.asarray(right), np.asarray(comparable)
+    after = expected_pairs(decided, within, own, open_pairs=open_pairs, prior_pairs=PRIOR_PAIRS)
     return _Across(decided, before, after)
 
 

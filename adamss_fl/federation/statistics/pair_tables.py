@@ -88,6 +88,7 @@ def expected_pairs(
     own: tuple[Array, Array],
     mean_weight: Array | float = 1.0,
     open_pairs: tuple[tuple[Array, Array], tuple[Array, Array]] | None = None,
+    prior_pairs: float = PRIOR_PAIRS,
 ) -> tuple[Array, Array]:
     """Expected (right, comparable) pairs across sites: open ones turn out as inside the sites, where that is known.
 
@@ -103,7 +104,7 @@ def expected_pairs(
     own_right, own_comparable = of_within
     right, comparable = of_across
     seen_right, seen_comparable = own[0] - within.right, own[1] - within.right - within.wrong
-    prior = PRIOR_PAIRS * mean_weight
+    prior = prior_pairs * mean_weight
     known = (own_comparable > 0) & (comparable > 0) & (seen_comparable > 0)
     safe_own, safe, safe_seen = (np.where(known, pairs, 1.0) for pairs in (own_comparable, comparable, seen_comparable))
     now = comparable * (safe_seen + prior) / (safe_own + prior)

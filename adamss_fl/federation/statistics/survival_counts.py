@@ -10,6 +10,7 @@ patient gives that patient's follow-up to within the cell, and whether it ended 
 times gives every patient's. Names and covariates are not in them, but groups are.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,12 @@ class SurvivalCounts:
     def patients(self) -> int:
         """All patients of all groups."""
         return int(self.events.sum() + self.censored.sum() + self.beyond.sum())
+
+    @property
+    def fewest_in_a_cell(self) -> int:
+        """The smallest count that is not 0; all patients where there is none."""
+        cells = np.concatenate([self.events.ravel(), self.censored.ravel(), self.beyond])
+        return int(cells[cells > 0].min(initial=self.patients))
 
     @property
     def at_risk(self) -> Counts:
@@ -141,6 +148,30 @@ def survival_counts(
         censored=per_cell(inside & ~events),
         beyond=np.bincount(label[~inside].astype(np.int64), minlength=groups).astype(np.int64),
     )
+
+
+def counts_on_a_level(
+    time_days: ArrayLike,
+    event: ArrayLike,
+    levels: Sequence[ArrayLike],
+    level: int,
+    least: int,
+    group: ArrayLike | None = None,
+    groups: int = 1,
+) -> tuple[int, SurvivalCounts | None]:
+    """The first of ``levels`` from ``level`` on whose cells hold ``least`` patients or none, and counts if it is that.
+
+    levels : edges from fine to coarse; other arguments as for :func:`survival_counts`. Their number and None where no
+    level is allowed. Raises InputError for malformed arrays or edges.
+    """
+    times, _ = check_endpoints(time_days, event)
+    if least > 1 and np.sum(times == 0) < least:  # time 0 is a cell of its own, which no grid makes wider
+        times = np.where(times == 0, np.nextafter(0.0, 1.0), times)
+    for finest in range(level, len(levels)):
+        counts = survival_counts(times, event, levels[finest], group, groups)
+        if counts.fewest_in_a_cell >= least:
+            return finest, counts if finest == level else None
+    return len(levels), None
 
 
 def limited_counts(value: Any, shape: tuple[int | None, ...], most: int, what: str) -> Counts:
