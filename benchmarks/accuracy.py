@@ -5,8 +5,8 @@
 Per seed a new phantom (three hospitals, new patients) and new weights; the settings were chosen on seeds 0 to 16. Arms:
 pooled, federated in both round plans, each hospital alone, federated without stage I, and pooled with outcomes shuffled
 among patients. All arms have the same hyper-parameters, start weights, schedule, passes over each patient and test
-patients, but for the per-round arm's rates (see :data:`PER_ROUND`). C' is (C - 0.5) / (oracle C -
-0.5). Finished seeds and arms are kept, so an interrupted benchmark goes on where it stopped.
+patients, but for the per-round arm's rates (see :data:`PER_ROUND`). C' is (C - 0.5) / (oracle C - 0.5). Finished seeds
+and arms are kept, so an interrupted benchmark goes on where it stopped.
 """
 
 from __future__ import annotations
