@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
-from typing import Any
+from typing import Any, TypeVar
 
 from adamss_fl.errors import InputError
-from adamss_fl.federation.cohort_answers import Questions
+from adamss_fl.federation.cohort_answers import Asked, Questions
 from adamss_fl.federation.statistics.cox import CoxFit, Separation, SingularInformation, fit_cox
 from adamss_fl.federation.statistics.cox_likelihood import CoxDerivatives
 from adamss_fl.federation.statistics.cox_sums import Array, CoxTimeSums
@@ -30,50 +30,72 @@ FEW_LEAVING = "on every time grid fewer patients leave together than its minimum
 LEAST_TIMES = 7
 """Of a grid; on a coarser one too many events are tied for Efron's approximation."""
 
+Answer = TypeVar("Answer")
+Sums = TypeVar("Sums", CoxDerivatives, CoxTimeSums)
+
 
 class _Again(Exception):
     """The fit is to begin anew, with fewer sites or covariates."""
 
 
 @dataclass
-class _Regression:
-    """What is left of the sites and covariates while they are fitted.
+class _Fit:
+    """What is left of the sites while they are fitted.
 
-    names : of all covariates; places : those still in, as positions in ``names``.
-    left_out : site -> reason; dropped : covariate -> reason. members : sites of the fit that is under way.
+    places : of the covariates, in the encoding's names. left_out : site -> reason. members : sites of the fit that is
+    under way, all of which must answer each time.
     """
 
     questions: Questions
     encoding: TabularEncoding
-    names: tuple[str, ...]
     places: list[int]
     left_out: dict[str, str] = field(default_factory=dict)
-    dropped: dict[str, str] = field(default_factory=dict)
     members: tuple[str, ...] = ()
+
+    def kept(self, told: Asked[Answer], unfit: Mapping[str, str]) -> tuple[dict[str, Answer], bool]:
+        """Answers that still count, ``unfit`` ones (site -> reason) left out from now on; whether a member is lost."""
+        reasons = {**told.left_out, **unfit}
+        lost = bool(self.members) and not reasons.keys() <= self.left_out.keys()
+        self.left_out = {**reasons, **self.left_out}
+        return {site: answer for site, answer in told.answers.items() if site not in self.left_out}, lost
+
+    def total(self, counted: Mapping[str, Sums | None]) -> Sums:
+        """The sum over the sites that have one, the members from now on. Raises InputError where there is none."""
+        sums = {site: found for site, found in counted.items() if found is not None}
+        if not sums:
+            raise InputError("Cox regression: no site has an answer that counts")
+        self.members = tuple(sums)
+        return reduce(add, sums.values())
+
+
+@dataclass
+class _Regression(_Fit):
+    """Stratified by site. dropped : covariate -> reason."""
+
+    dropped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def covariates(self) -> list[str]:
+        """Names of those still in."""
+        return [self.encoding.names[place] for place in self.places]
 
     def derivatives(self, beta: Array) -> CoxDerivatives:
         """The sum over the sites of the fit at ``beta``. Raises _Again, and InputError where none counts."""
         query = {"query": "cox", "tabular": self.encoding.plain(), "places": self.places, "beta": beta.tolist()}
         told = self.questions.put(query, self._read)
         few = {site: FEW_EVENTS for site, (rare, found) in told.answers.items() if found is None and not rare}
-        new = {site: why for site, why in {**told.left_out, **few}.items() if site not in self.left_out}
-        self.left_out |= new
-        kept = {site: answer for site, answer in told.answers.items() if site not in self.left_out}
+        kept, lost = self.kept(told, few)
         rare_at = {place: site for site, (places, _) in kept.items() for place in places}
         for place, site in rare_at.items():
-            self.drop(self.names[place], f"too few patients at {site} differ in it")
-        if rare_at or (self.members and new):
+            self.drop(self.encoding.names[place], f"too few patients at {site} differ in it")
+        if rare_at or lost:
             raise _Again
-        counted = {site: found for site, (_, found) in kept.items() if found is not None}
-        if not counted:
-            raise InputError("Cox regression: no site has an answer that counts")
-        self.members = tuple(counted)
-        return reduce(add, counted.values())
+        return self.total({site: found for site, (_, found) in kept.items()})
 
     def drop(self, covariate: str, why: str) -> None:
         """Fit without a covariate from now on."""
         self.dropped[covariate] = why
-        self.places = [place for place in self.places if self.names[place] != covariate]
+        self.places = [place for place in self.places if self.encoding.names[place] != covariate]
 
     def _read(self, given: Mapping[str, Any], site: str, patients: int) -> tuple[list[int], CoxDerivatives | None]:
         rare = given.get("rare")
@@ -90,11 +112,11 @@ def regression(questions: Questions, tabular: TabularEncoding) -> dict[str, Any]
     Raises QuorumLost, and InputError where there are too few events or no covariate is left.
     """
     encoding = TabularEncoding(tabular.clinical)
-    now = _Regression(questions, encoding, encoding.names, list(range(encoding.length)))
+    now = _Regression(questions, encoding, list(range(encoding.length)))
     while now.places:
         now.members = ()
         try:
-            fit = fit_cox(now.derivatives, [now.names[place] for place in now.places])
+            fit = fit_cox(now.derivatives, now.covariates)
         except _Again:
             continue
         except (SingularInformation, Separation) as alone:
@@ -105,16 +127,11 @@ def regression(questions: Questions, tabular: TabularEncoding) -> dict[str, Any]
 
 
 @dataclass
-class _OneBaseline:
-    """The sites and the grid that are left while one baseline is fitted; see :class:`_Regression`."""
+class _OneBaseline(_Fit):
+    """One baseline for all sites. levels : grids of times, from fine to coarse; level : the one that is asked."""
 
-    questions: Questions
-    encoding: TabularEncoding
-    places: list[int]
-    levels: Sequence[Sequence[float]]
+    levels: Sequence[Sequence[float]] = ()
     level: int = 0
-    left_out: dict[str, str] = field(default_factory=dict)
-    members: tuple[str, ...] = ()
 
     def sums(self, beta: Array) -> CoxTimeSums:
         """The sum over the sites at ``beta``. Raises _Again, and InputError where none counts."""
@@ -128,18 +145,12 @@ class _OneBaseline:
         }
         told = self.questions.put(query, self._read)
         few = {site: FEW_LEAVING for site, (finest, _) in told.answers.items() if finest == len(self.levels)}
-        new = {site: why for site, why in {**told.left_out, **few}.items() if site not in self.left_out}
-        self.left_out |= new
-        kept = {site: answer for site, answer in told.answers.items() if site not in self.left_out}
+        kept, lost = self.kept(told, few)
         coarsest = max((finest for finest, _ in kept.values()), default=self.level)
-        if coarsest > self.level or (self.members and new):
+        if coarsest > self.level or lost:
             self.level = coarsest
             raise _Again
-        counted = {site: found for site, (_, found) in kept.items() if found is not None}
-        if not counted:
-            raise InputError("Cox regression: no site has an answer that counts")
-        self.members = tuple(counted)
-        return reduce(add, counted.values())
+        return self.total({site: found for site, (_, found) in kept.items()})
 
     def _read(self, given: Mapping[str, Any], site: str, patients: int) -> tuple[int, CoxTimeSums | None]:
         finest = given.get("finest")
@@ -159,7 +170,7 @@ def one_baseline(
     """
     encoding = TabularEncoding(tabular.clinical)
     places = [encoding.names.index(name) for name in covariates]
-    now = _OneBaseline(questions, encoding, places, [grid for grid in grids if len(grid) >= LEAST_TIMES])
+    now = _OneBaseline(questions, encoding, places, levels=[grid for grid in grids if len(grid) >= LEAST_TIMES])
     while now.level < len(now.levels):
         now.members = ()
         try:
