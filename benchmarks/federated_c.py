@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adamss_fl.federation.statistics.box_concordance import all_pairs_of_boxes, box_sums
+from adamss_fl.federation.statistics.box_concordance import all_pairs_of_boxes, box_interval, box_sums
 from adamss_fl.federation.statistics.concordance import AllPairs, ConcordanceSums, all_pairs, concordance_sums
 from adamss_fl.federation.statistics.resampling import resampled_interval, resampled_sums
 from adamss_fl.survival import concordance_counts
@@ -47,6 +47,7 @@ def main() -> None:
     print("\n| patients | bins | coverage of the 95 % interval | mean width |\n|---|---|---|---|")
     for patients, bins in ((150, 16), (300, 16), (150, 4), (150, 2)):
         print(coverage_row(patients, bins, 300 * options.cohorts // 200), flush=True)
+    print(box_coverage_row(300, 5, 150 * options.cohorts // 200), flush=True)
     print("\n" + speed(options.patients))
 
 
@@ -143,6 +144,20 @@ def coverage_row(patients: int, bins: int, cohorts: int) -> str:
         covered += interval.low <= truth <= interval.high
         widths.append(interval.high - interval.low)
     return f"| {patients} | {bins} x {bins} | {covered / cohorts:.3f} | {np.mean(widths):.3f} |"
+
+
+def box_coverage_row(patients: int, least: int, cohorts: int) -> str:
+    """A line of the table of intervals, from boxes of ``least`` patients or more."""
+    truth = concordance_counts(*from_one_population(np.random.default_rng(99), 100_000)[:3]).c_index
+    covered, widths = 0, []
+    for seed in range(cohorts):
+        parts = parts_of(from_one_population(np.random.default_rng(seed), patients), 64)
+        bins = len(parts[0][3]) + 1, len(parts[0][4]) + 1
+        told = [box_sums(*part, 400, seed * 10 + site, least) for site, part in enumerate(parts)]
+        interval = box_interval([sums for sums in told if sums is not None], bins)
+        covered += interval.low <= truth <= interval.high
+        widths.append(interval.high - interval.low)
+    return f"| {patients} | boxes of {least} or more | {covered / cohorts:.3f} | {np.mean(widths):.3f} |"
 
 
 def speed(patients: int) -> str:
