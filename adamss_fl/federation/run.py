@@ -142,7 +142,7 @@ def preflight(task: Task, sites: Sites, folder: Path) -> dict[str, Any]:
     try:
         tabular = agree_on_clinical(task.tabular, rounds)
     except InputError as error:
-        reasons |= {part: {"reason": str(error)} for part in ("columns", "cox")}
+        reasons |= {part: {"reason": str(error)} for part in ("columns", "cox", "cox_one_baseline")}
     return {**cohort_figures(_asking(rounds), task, sites.names, edges, tabular), **reasons}
 
 
