@@ -29,7 +29,7 @@ def preflight(
     """
     from adamss_fl.assembly import load_all_data
     from adamss_fl.config import load_config, task_of
-    from adamss_fl.federation.cohort_figures import error_lines
+    from adamss_fl.federation.cohort.figures import error_lines
     from adamss_fl.federation.local_sites import LocalSites
     from adamss_fl.federation.run import preflight as compare_sites
     from adamss_fl.federation.site import Site

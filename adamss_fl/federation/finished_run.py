@@ -14,7 +14,7 @@ from adamss_fl.federation.best_round import segmentation_round
 from adamss_fl.federation.checkpoint import Checkpoints
 from adamss_fl.federation.merging import merge_evaluations
 from adamss_fl.federation.messages import Reply, Weights
-from adamss_fl.federation.outcome_figures import outcome_figures
+from adamss_fl.federation.outcome.figures import outcome_figures
 from adamss_fl.federation.rounds import QuorumLost, Rounds
 from adamss_fl.federation.selection import Choice
 from adamss_fl.federation.task import Task

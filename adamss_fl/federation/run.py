@@ -18,14 +18,14 @@ from adamss_fl.federation.aggregation import GroupedAggregation
 from adamss_fl.federation.agreement import agree_on_edges, check_sites
 from adamss_fl.federation.best_round import choose, follow
 from adamss_fl.federation.checkpoint import Checkpoint, Checkpoints
-from adamss_fl.federation.cohort_figures import cohort_figures, error_lines
+from adamss_fl.federation.cohort.figures import cohort_figures, error_lines
 from adamss_fl.federation.events import EventLog, Tracker
 from adamss_fl.federation.features import agree_on_clinical, agree_on_radiomics, keep_radiomics
 from adamss_fl.federation.files import write_json
 from adamss_fl.federation.finished_run import base_metrics, test_metrics
 from adamss_fl.federation.inputs import merge_trained_on
 from adamss_fl.federation.messages import Sites, Weights
-from adamss_fl.federation.outcome_table import Ask
+from adamss_fl.federation.questions import Ask
 from adamss_fl.federation.rounds import Rounds, RunIdentity
 from adamss_fl.federation.stage_one import inherit_stage_one, stage_one_fingerprint
 from adamss_fl.federation.task import Task, fingerprint
@@ -126,7 +126,7 @@ def _rounds(task: Task, sites: Sites, checkpoints: Checkpoints, events: EventLog
 
 
 def preflight(task: Task, sites: Sites, folder: Path) -> dict[str, Any]:
-    """What a run of ``task`` would write as its event ``preflight``, see ``federation.cohort_figures``; no training.
+    """What a run of ``task`` would write as its event ``preflight``, see ``federation.cohort.figures``; no training.
 
     folder : takes the events. Where sites cannot agree on time bins or clinical columns, which ends a run, the figures
     that need them hold the reason. Raises QuorumLost.

@@ -42,7 +42,7 @@ class FederationSettings:
     max_change : a reply whose model has exploded is refused: the root mean square of its change is more than so many
         times that of the model before (or than 0.1, where that is more); 0 accepts any change.
     min_cell : the least number of patients in a cell of the tables of patients that sites tell, see
-        ``federation.outcome_queries`` and ``cohort_queries``; a site's policy may raise it.
+        ``federation.outcome.queries`` and ``cohort.queries``; a site's policy may raise it.
     wire : ``bf16`` halves what travels in training, see ``federation.wire``; ``fp32`` sends every bit.
     aggregator : rule of every group that ``groups`` does not name.
     groups : per parameter group another aggregator by name, or ``local``: the group never leaves the site.

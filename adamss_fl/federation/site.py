@@ -17,11 +17,11 @@ import torch
 
 from adamss_fl import __version__
 from adamss_fl.errors import InputError
-from adamss_fl.federation.cohort_queries import COHORT_QUERIES, answer_cohort
+from adamss_fl.federation.cohort.queries import COHORT_QUERIES, answer_cohort
 from adamss_fl.federation.inputs import input_sums
 from adamss_fl.federation.messages import Instruction, Reply, SiteFailure, Weights
-from adamss_fl.federation.outcome_queries import OUTCOME_QUERIES, answer_kept
-from adamss_fl.federation.outcomes import outcomes_of
+from adamss_fl.federation.outcome.outcomes import outcomes_of
+from adamss_fl.federation.outcome.queries import OUTCOME_QUERIES, answer_kept
 from adamss_fl.federation.site_data import SiteCounts, SiteData, event_counts
 from adamss_fl.federation.site_features import SiteFeatures
 from adamss_fl.federation.site_state import SiteState

@@ -17,7 +17,7 @@ from synthetic_run import predictions
 from adamss_fl.errors import InputError
 from adamss_fl.evaluation.figures import auc_figure, prediction_error_figure, style
 from adamss_fl.evaluation.report import build_report
-from adamss_fl.federation.outcome_figures import outcome_figures
+from adamss_fl.federation.outcome.figures import outcome_figures
 
 KEYS = ["federated-kaplan-meier", "federated-calibration", "federated-brier", "federated-auc"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from synthetic import make_task
 
-from adamss_fl.federation.cohort_figures import cohort_figures
-from adamss_fl.federation.cohort_queries import answer_cohort
+from adamss_fl.federation.cohort.figures import cohort_figures
+from adamss_fl.federation.cohort.queries import answer_cohort
 from adamss_fl.federation.messages import Reply
 from adamss_fl.federation.rounds import QuorumLost
 from adamss_fl.federation.task import Task

@@ -11,8 +11,8 @@ import pytest
 from cohort_hospitals import CLINICAL, EDGES, TASK, Hospitals, Spoil, cohort, encoding_of, figures_of, patients, pooled
 
 from adamss_fl.errors import InputError
-from adamss_fl.federation.cohort_figures import cohort_figures, error_lines
-from adamss_fl.federation.cohort_queries import COHORT_QUERIES, answer_cohort
+from adamss_fl.federation.cohort.figures import cohort_figures, error_lines
+from adamss_fl.federation.cohort.queries import COHORT_QUERIES, answer_cohort
 from adamss_fl.federation.guard.disclosure import NoCount, fewest_patients
 from adamss_fl.federation.guard.guarded_site import guarded
 from adamss_fl.federation.guard.site_folder import SiteFolder

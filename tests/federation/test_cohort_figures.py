@@ -23,7 +23,6 @@ from in_process import assert_equal_bits
 from synthetic import make_data, make_task
 
 from adamss_fl.errors import InputError
-from adamss_fl.federation.cohort_answers import nested_edges
 from adamss_fl.federation.events import read_events
 from adamss_fl.federation.finished_run import final_weights
 from adamss_fl.federation.local_sites import LocalSites
@@ -31,6 +30,7 @@ from adamss_fl.federation.messages import Instruction
 from adamss_fl.federation.run import preflight, run_federation
 from adamss_fl.federation.site import Site
 from adamss_fl.federation.site_data import SiteData
+from adamss_fl.federation.time_grids import nested_edges
 from adamss_fl.radiomics import TabularSettings
 
 

@@ -12,7 +12,7 @@ from in_process import site
 from recorded_site import DESCRIBED, NOON, TASK, TRAIN, WEIGHTS, Recorder, ask, behind, code_of
 from synthetic import make_data, make_task
 
-from adamss_fl.federation.cohort_queries import COHORT_QUERIES
+from adamss_fl.federation.cohort.queries import COHORT_QUERIES
 from adamss_fl.federation.digest import message_digest
 from adamss_fl.federation.guard.audit import last_entries
 from adamss_fl.federation.guard.disclosure import NoCount, fewest_patients, without_small_splits
@@ -20,7 +20,7 @@ from adamss_fl.federation.guard.guarded_site import GuardedSite
 from adamss_fl.federation.guard.policy import KINDS, PARAMETER_GROUPS, STATISTICS, Policy
 from adamss_fl.federation.guard.site_folder import SiteFolder
 from adamss_fl.federation.messages import Instruction, Reply
-from adamss_fl.federation.outcome_queries import OUTCOME_QUERIES
+from adamss_fl.federation.outcome.queries import OUTCOME_QUERIES
 from adamss_fl.federation.reply_checks import figures_problem
 from adamss_fl.federation.settings import FederationSettings, PluginSettings
 from adamss_fl.model import group_of

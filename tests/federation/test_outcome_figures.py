@@ -7,10 +7,10 @@ import pytest
 
 from adamss_fl.errors import InputError
 from adamss_fl.federation.messages import Reply, SiteFailure
-from adamss_fl.federation.outcome_figures import outcome_figures
-from adamss_fl.federation.outcome_queries import answer_outcomes
-from adamss_fl.federation.outcome_table import common_grid
-from adamss_fl.federation.outcomes import Outcomes
+from adamss_fl.federation.outcome.figures import outcome_figures
+from adamss_fl.federation.outcome.outcomes import Outcomes
+from adamss_fl.federation.outcome.queries import answer_outcomes
+from adamss_fl.federation.outcome.table import common_grid
 from adamss_fl.survival import concordance_counts, kaplan_meier
 
 EDGES = np.linspace(0, 3000, 11)

@@ -135,7 +135,7 @@ def test_the_groups_are_the_models_own() -> None:
 
 def test_the_statistics_are_the_queries_that_a_site_answers() -> None:
     """Every query of the sources, and no other."""
-    files = ("site.py", "site_features.py", "outcome_queries.py", "cohort_queries.py")
+    files = ("site.py", "site_features.py", "outcome/queries.py", "cohort/queries.py")
     text = "".join((ROOT / "adamss_fl" / "federation" / name).read_text() for name in files)
     assert set(re.findall(r'(?:if name|query\.get\("query"\)) == "(\w+)"', text)) == set(STATISTICS)
 

@@ -9,7 +9,7 @@ overlap with a reference on the patients who have one.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from adamss_fl.federation.outcome_queries import OUTCOME_QUERIES
+from adamss_fl.federation.outcome.queries import OUTCOME_QUERIES
 
 
 class NoCount(ValueError):

@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Protocol
 
-from adamss_fl.federation.cohort_queries import COHORT_QUERIES
+from adamss_fl.federation.cohort.queries import COHORT_QUERIES
 from adamss_fl.federation.digest import message_digest
 from adamss_fl.federation.guard.audit import AuditLog
 from adamss_fl.federation.guard.audit_files import Direction
@@ -25,7 +25,7 @@ from adamss_fl.federation.guard.policy import (
 )
 from adamss_fl.federation.guard.site_folder import SiteFolder
 from adamss_fl.federation.messages import Instruction, PolicyRefusal, Reply, SiteFailure, failure_code
-from adamss_fl.federation.outcome_queries import OUTCOME_QUERIES
+from adamss_fl.federation.outcome.queries import OUTCOME_QUERIES
 from adamss_fl.federation.site import Site
 from adamss_fl.federation.site_data import SiteData
 from adamss_fl.federation.task import Task

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from adamss_fl.errors import InputError
 from adamss_fl.federation.messages import SiteFailure
-from adamss_fl.federation.outcomes import FILE_NAME, Outcomes
+from adamss_fl.federation.outcome.outcomes import FILE_NAME, Outcomes
 from adamss_fl.federation.statistics.auc import auc_sums
 from adamss_fl.federation.statistics.box_concordance import box_sums
 from adamss_fl.federation.statistics.calibration import calibration_sums

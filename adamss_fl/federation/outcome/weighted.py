@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from adamss_fl.errors import InputError
-from adamss_fl.federation.outcome_queries import risk_edges
-from adamss_fl.federation.outcome_table import RESAMPLED_BINS, Ask, Table
+from adamss_fl.federation.outcome.queries import risk_edges
+from adamss_fl.federation.outcome.table import RESAMPLED_BINS, Table
+from adamss_fl.federation.questions import Ask
 from adamss_fl.federation.statistics.auc import AucSums, dynamic_auc
 from adamss_fl.federation.statistics.calibration import CalibrationSums, calibration_curve
 from adamss_fl.federation.statistics.concordance import ConcordanceSums, all_pairs

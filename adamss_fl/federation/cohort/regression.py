@@ -19,7 +19,7 @@ from operator import add
 from typing import Any, TypeVar
 
 from adamss_fl.errors import InputError
-from adamss_fl.federation.cohort_answers import Asked, Questions
+from adamss_fl.federation.questions import Asked, Questions
 from adamss_fl.federation.statistics.cox import CoxFit, Separation, SingularInformation, fit_cox
 from adamss_fl.federation.statistics.cox_likelihood import CoxDerivatives
 from adamss_fl.federation.statistics.cox_sums import Array, CoxTimeSums

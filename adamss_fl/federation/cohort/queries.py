@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adamss_fl.errors import InputError
-from adamss_fl.federation.cohort_cox import risk_sets, stratum
+from adamss_fl.federation.cohort.cox import risk_sets, stratum
 from adamss_fl.federation.messages import SiteFailure
-from adamss_fl.federation.outcome_queries import LARGEST_CELL_COUNT
+from adamss_fl.federation.outcome.queries import LARGEST_CELL_COUNT
 from adamss_fl.federation.statistics.site_summary import SiteSummary, median_follow_up
 from adamss_fl.federation.statistics.summaries import table_sums
 from adamss_fl.federation.statistics.survival_counts import counts_on_a_level
@@ -35,7 +35,7 @@ def answer_cohort(query: Mapping[str, Any], samples: Sequence[Sample], task: Tas
     """The answer to one of :data:`COHORT_QUERIES` over the training patients ``samples``.
 
     ``summary`` : see :func:`_summary`. ``columns`` : ColumnSums of the continuous clinical columns that ``edges``
-    names, on its edges. ``survival_counts`` : see :func:`_survival`; ``cox``, ``cox_times`` : see ``cohort_cox``.
+    names, on its edges. ``survival_counts`` : see :func:`_survival`; ``cox``, ``cox_times`` : see ``cohort.cox``.
     Every answer has ``patients`` and ``least``. Raises InputError for a malformed query, or data that it cannot be
     answered from, and SiteFailure ``unknown_query``.
     """

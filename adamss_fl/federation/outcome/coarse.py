@@ -13,12 +13,12 @@ from operator import add
 from typing import Any
 
 from adamss_fl.errors import InputError
-from adamss_fl.federation.agreed_counts import agreed_counts
-from adamss_fl.federation.cohort_answers import Asked, Questions, thinned
-from adamss_fl.federation.outcome_table import Grid
-from adamss_fl.federation.outcome_weighted import or_reason
+from adamss_fl.federation.outcome.table import Grid
+from adamss_fl.federation.outcome.weighted import or_reason
+from adamss_fl.federation.questions import Asked, Questions
 from adamss_fl.federation.statistics.box_concordance import BoxSums, all_pairs_of_boxes, box_interval
 from adamss_fl.federation.statistics.survival_counts import SurvivalCounts
+from adamss_fl.federation.time_grids import agreed_counts, thinned
 
 FEW = "fewer patients with an event, or without, than its minimum cell count"
 

@@ -3,7 +3,7 @@
 Four questions, however many figures: two histograms, from which common edges come; the table of patients by time,
 event and risk, which gives the C-index over all pairs, Kaplan-Meier curves, numbers at risk, the log-rank test and the
 censoring curve; and sums weighted by that curve. Where a minimum cell count makes the table coarse, the C-index comes
-from boxes and the curves from wider time cells (``outcome_coarse``), which are asked for as well. A site whose answer
+from boxes and the curves from wider time cells (``outcome.coarse``), which are asked for as well. A site whose answer
 no patients can have is left out, and named.
 """
 
@@ -15,16 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from adamss_fl.federation.cohort_answers import Questions
-from adamss_fl.federation.outcome_coarse import Halves, NotEverySite, concordance_of_boxes, survival_halves
-from adamss_fl.federation.outcome_table import (
-    Ask,
+from adamss_fl.federation.outcome.coarse import Halves, NotEverySite, concordance_of_boxes, survival_halves
+from adamss_fl.federation.outcome.table import (
     Table,
     agreed_table,
     common_grid,
     survival_counts_of,
 )
-from adamss_fl.federation.outcome_weighted import or_reason, weighted_figures
+from adamss_fl.federation.outcome.weighted import or_reason, weighted_figures
+from adamss_fl.federation.questions import Ask, Questions
 from adamss_fl.federation.rounds import QuorumLost
 from adamss_fl.federation.statistics.concordance import all_pairs
 from adamss_fl.federation.statistics.log_rank import grid_log_rank

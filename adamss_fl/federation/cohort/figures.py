@@ -2,7 +2,7 @@
 cohort queries.
 
 Summaries give the findings; counts on one time grid the Kaplan-Meier curves, numbers at risk and the log-rank test
-between sites; sums per column its mean, spread and histogram; and the regression of ``cohort_regression`` the hazard
+between sites; sums per column its mean, spread and histogram; and the regression of ``cohort.regression`` the hazard
 ratios of clinical columns. Each part stands for itself: where a policy forbids its query, or too few sites answer, it
 holds the ``reason`` instead, and sites whose answer does not count are under its ``left_out`` with theirs.
 """
@@ -20,11 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adamss_fl.errors import InputError
-from adamss_fl.federation.agreed_counts import agreed_counts
-from adamss_fl.federation.cohort_answers import Asked, Questions, nested_edges
-from adamss_fl.federation.cohort_regression import one_baseline, regression
-from adamss_fl.federation.outcome_table import Ask
-from adamss_fl.federation.outcome_weighted import listed, or_reason
+from adamss_fl.federation.cohort.regression import one_baseline, regression
+from adamss_fl.federation.outcome.weighted import listed, or_reason
+from adamss_fl.federation.questions import Ask, Asked, Questions
 from adamss_fl.federation.rounds import QuorumLost
 from adamss_fl.federation.statistics.cells import Cells
 from adamss_fl.federation.statistics.log_rank import grid_log_rank
@@ -35,6 +33,7 @@ from adamss_fl.federation.statistics.summaries import ColumnSums, column_summary
 from adamss_fl.federation.statistics.survival_counts import SurvivalCounts
 from adamss_fl.federation.statistics.survival_curves import censoring_curve, grid_kaplan_meier, median_follow_up
 from adamss_fl.federation.task import Task
+from adamss_fl.federation.time_grids import agreed_counts, nested_edges
 from adamss_fl.radiomics.clinical import ColumnEncoding
 from adamss_fl.radiomics.encoding import TabularEncoding
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -12,16 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adamss_fl.errors import InputError
-from adamss_fl.federation.messages import Reply
-from adamss_fl.federation.outcome_queries import risk_edges
+from adamss_fl.federation.outcome.queries import risk_edges
+from adamss_fl.federation.questions import Ask
 from adamss_fl.federation.statistics.cells import Cells
 from adamss_fl.federation.statistics.concordance import ConcordanceSums
 from adamss_fl.federation.statistics.pair_tables import pair_tallies
 from adamss_fl.federation.statistics.resampling import ResampledSums
 from adamss_fl.federation.statistics.survival_counts import SurvivalCounts
-
-Ask = Callable[[Mapping[str, Any]], Sequence[Reply]]
-"""Sends a query's settings to all sites and gives the replies that count, sorted by site."""
 
 HISTOGRAM_CELLS = (512, 128, 32, 8)
 TOLD = 0.8
