@@ -142,6 +142,8 @@ def test_a_minimum_cell_count_widens_the_cells_and_the_bounds() -> None:
     assert c["c_index"] == pytest.approx(truth, abs=0.01)
     width = fine["concordance"]["interval"]["high"] - fine["concordance"]["interval"]["low"]
     assert c["interval"]["high"] - c["interval"]["low"] == pytest.approx(width, rel=0.25)
+    assert len(fine["d_calibration"]["proportions"]) == 10
+    assert len(coarse["d_calibration"]["proportions"]) == 5
     assert c["boxes"] > 3 * 2 * 2
     assert c["fewest_in_a_box"] >= 5
     assert "boxes" not in fine["concordance"]
@@ -202,6 +204,7 @@ def test_no_answer_under_a_minimum_has_a_smaller_cell() -> None:
         elif query == "prediction_error":
             tables.append(figures["uno"]["table"])
             tables.append(figures["auc"]["controls"])
+            tables += [figures["d_calibration"]["counts"]] if figures["d_calibration"] else []
     assert len(tables) >= 15
     for table in tables:
         held = np.asarray(table)

@@ -120,8 +120,8 @@ def _survival(query: Mapping[str, Any], outcomes: Outcomes, least: int) -> dict[
 
 def _prediction_error(query: Mapping[str, Any], outcomes: Outcomes, least: int) -> dict[str, Any]:
     """Sums under one censoring ``curve``: Brier score and AUC at ``times_days``, calibration at the last of
-    ``grid_days`` by groups of predicted survival (``cuts``; None where a cell would be too small), D-calibration in
-    ``bins``, and Uno's C up to ``tau_days`` on ``edges``, a level that this site's cells have allowed.
+    ``grid_days`` by groups of predicted survival (``cuts``) and D-calibration in ``bins`` (each None where a cell
+    would be too small), and Uno's C up to ``tau_days`` on ``edges``, a level that this site's cells have allowed.
     """
     curve = CensoringCurve.from_plain(query["curve"])
     times, events = outcomes.time_days, outcomes.event
@@ -135,13 +135,19 @@ def _prediction_error(query: Mapping[str, Any], outcomes: Outcomes, least: int) 
     uno = concordance_sums(times, events, outcomes.risk, *edges, uno_weights(outcomes, curve, float(query["tau_days"])))
     if uno.fewest_in_a_cell < least and uno.patients:
         raise SiteFailure("cells_too_small")
+    uniform = d_calibration_sums(times, events, *predicted, int(query["bins"]))
     return {
         "brier": brier_sums(times, events, *predicted, asked, curve).plain(),
         "auc": auc_sums(times, events, outcomes.risk, asked, edges[1], curve).plain(),
-        "d_calibration": d_calibration_sums(times, events, *predicted, int(query["bins"])).plain(),
-        "calibration": calibration.plain() if not ((cells > 0) & (cells < least)).any() else None,
+        "d_calibration": None if _small(uniform.counts, least) else uniform.plain(),
+        "calibration": None if _small(cells, least) else calibration.plain(),
         "uno": uno.plain(),
     }
+
+
+def _small(counts: NDArray[Any], least: int) -> bool:
+    """Whether a count is less than ``least``, but not 0."""
+    return bool(((counts > 0) & (counts < least)).any())
 
 
 def uno_weights(outcomes: Outcomes, curve: CensoringCurve, tau_days: float) -> NDArray[np.float64]:

@@ -25,7 +25,8 @@ from adamss_fl.federation.statistics.survival_curves import censoring_curve, gri
 LEAST_CENSORING_SURVIVAL = 0.1
 """Weighted figures end where fewer are still uncensored: a weight of 10 hangs on few patients."""
 SURVIVAL_CUTS = (0.2, 0.4, 0.6, 0.8)
-D_CALIBRATION_BINS = 10
+D_CALIBRATION_BINS = (10, 5)
+"""Of the test; fewer where a minimum cell count has made the table coarse."""
 NAMES = ("uno", "brier", "auc", "calibration", "d_calibration")
 
 Maker = tuple[Callable[[Any, int], Any], Callable[[Any], Any]]
@@ -51,13 +52,14 @@ def weighted_figures(
     times = ends[:: max(1, len(ends) // RESAMPLED_BINS)]
     grid_days = [edge for edge in everyone.edges_days if edge <= times[len(times) // 2]]
     time_edges, day_edges = table.grid.levels[table.level]
+    fractions = D_CALIBRATION_BINS[0 if table.is_finest else 1]
     query = {
         "query": "prediction_error",
         "curve": curve.plain(),
         "times_days": times,
         "grid_days": grid_days,
         "cuts": list(SURVIVAL_CUTS),
-        "bins": D_CALIBRATION_BINS,
+        "bins": fractions,
         "tau_days": ends[-1],
         "edges": [list(time_edges), list(day_edges)],
     }
@@ -82,7 +84,7 @@ def weighted_figures(
             lambda sums: listed(calibration_curve(sums)),
         ),
         "d_calibration": (
-            lambda got, patients: DCalibrationSums.from_plain(got, D_CALIBRATION_BINS, patients),
+            lambda got, patients: DCalibrationSums.from_plain(got, fractions, patients),
             lambda sums: listed(d_calibration(sums)),
         ),
     }
