@@ -146,8 +146,8 @@ def _prediction_error(query: Mapping[str, Any], outcomes: Outcomes, least: int) 
 
 
 def _small(counts: NDArray[Any], least: int) -> bool:
-    """Whether a count is less than ``least``, but not 0."""
-    return bool(((counts > 0) & (counts < least)).any())
+    """Whether a count, which may be a fraction, is less than a minimum above 1, but not 0."""
+    return least > 1 and bool(((counts > 0) & (counts < least)).any())
 
 
 def uno_weights(outcomes: Outcomes, curve: CensoringCurve, tau_days: float) -> NDArray[np.float64]:
