@@ -30,16 +30,18 @@ class Asked(Generic[Answer]):
 
 @dataclass(frozen=True)
 class Questions:
-    """ask : sends a query's settings to all sites and gives the replies that count; sites : who is asked."""
+    """ask : sends a query's settings to all sites and gives the replies that count; sites : whose answers are."""
 
     ask: Ask
     sites: tuple[str, ...]
 
     def put(self, query: Mapping[str, Any], read: Read[Answer]) -> Asked[Answer]:
-        """Ask all sites; an answer that ``read`` refuses does not count. Raises QuorumLost."""
+        """Ask all sites; answers that ``read`` refuses, or of none of ``sites``, do not count. Raises QuorumLost."""
         answers: dict[str, Answer] = {}
         left_out = dict.fromkeys(self.sites, NO_ANSWER)
         for reply in self.ask(query):
+            if reply.site not in self.sites:
+                continue
             try:
                 patients = int(plain.counts(reply.figures.get("patients"), (), "patients"))
                 if set(reply.figures) <= {"patients", "least"}:

@@ -218,6 +218,16 @@ def test_a_site_too_small_for_any_table_is_left_out_by_name() -> None:
     assert "minimum cell count" in found["excluded"]["hospital-9"]
 
 
+def test_a_site_that_is_left_out_of_the_table_has_no_say_in_finer_answers() -> None:
+    sites = hospitals()
+    least = dict.fromkeys([*sites, "hospital-9"], 5)
+    alone = outcome_figures(Hospitals(sites, least), 3000.0, seed=1, samples=20)
+    found = outcome_figures(Hospitals({**sites, "hospital-9": outcomes_of(9, 3)}, least), 3000.0, seed=1, samples=20)
+    assert "minimum cell count" in found["excluded"]["hospital-9"]
+    assert found["concordance"]["boxes"] == alone["concordance"]["boxes"]
+    assert found["concordance"]["patients"] == found["survival"]["all"]["at_risk"][0] == 250
+
+
 def test_a_site_without_test_patients_is_no_part_of_it() -> None:
     sites = {**hospitals(), "hospital-9": None}
     found = outcome_figures(Hospitals(sites), 3000.0, seed=1, samples=0)
