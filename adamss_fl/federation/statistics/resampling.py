@@ -128,18 +128,6 @@ def resampled_interval(c_index: float, sums: ConcordanceSums, resampled: Resampl
     return _interval(c_index, resampled.c_indices - _own_index(sums))
 
 
-def resampled_difference(
-    difference: float, sums: tuple[ConcordanceSums, ConcordanceSums], resampled: tuple[ResampledSums, ResampledSums]
-) -> Interval:
-    """95 % percentile interval of the ``difference`` of two models' C-indices, both resampled with the same weights.
-
-    sums : the two models' own sums on the edges of the resampled ones. Raises NoComparablePairs as
-    :func:`resampled_interval`.
-    """
-    own = _own_index(sums[0]) - _own_index(sums[1])
-    return _interval(difference, resampled[0].c_indices - resampled[1].c_indices - own)
-
-
 def _own_index(sums: ConcordanceSums) -> float:
     own = np.asarray(sums.right_within), np.asarray(sums.comparable_within)
     return float(_index(pair_tallies(sums.table.astype(np.float64)), sums.within, own))
