@@ -5,7 +5,7 @@
 A server and three sites from kits, over TLS on this machine's loopback, with a small model. In every cycle each kind of
 process is killed once (SIGKILL), each in another phase of a round: the server app while sending, a client process while
 training, a SuperNode after its reply, the SuperExec while aggregating, the SuperLink after saving, and a site's
-SuperExec. Printed are the kills, how long the run took, and whether its weights after the rounds that are kept are, bit
+SuperExec or, in every other cycle, the parent of its client processes. Printed are the kills, how long the run took, and whether its weights after the rounds that are kept are, bit
 for bit, those of an undisturbed run in one process, as they must be where the same sites contributed.
 """
 
@@ -78,11 +78,11 @@ def cycle_of(number: int) -> list[tuple[int, Blow]]:
     one, two, three = (SITES[(number + shift) % 3] for shift in range(3))
     return [
         (first, Blow("send", "server", "flwr-serverapp")),
-        (first, Blow("train", one, "adamss_fl.cli.door")),
+        (first, Blow("train", one, "knock.py")),
         (first, Blow("reply", two, "supernode")),
         (first + 1, Blow("aggregate", "server", "superexec")),
         (first + 1, Blow("save", "server", "superlink")),
-        (first + 2, Blow("train", three, "superexec")),
+        (first + 2, Blow("train", three, ("superexec", "clients")[number % 2])),
     ]
 
 

@@ -1,12 +1,13 @@
 """A hospital's end of a federation: its settings, and the Flower processes that a kit starts.
 
-A site's SuperNode keeps the connection to the server; a SuperExec beside it starts one process for each message,
-through this project's own door (``adamss_fl.cli.door``), which checks the application bundle before any code of it is
-unpacked.
+A site's SuperNode keeps the connection to the server; a SuperExec beside it starts one process for each message, which
+comes through this project's own door (``adamss_fl.cli.door``), where the application bundle is checked before any code
+of it is unpacked. The parent of these processes (``adamss_fl.cli.clients``) has imported what they need.
 """
 
 import os
 import secrets
+import shlex
 import stat
 import sys
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from adamss_fl import yaml_source
+from adamss_fl.deployment import knock
 from adamss_fl.deployment.supervisor import Program
 from adamss_fl.errors import InputError
 from adamss_fl.federation.files import write_atomically
@@ -77,7 +79,7 @@ def read_site_settings(kit: Path) -> SiteSettings:
 
 
 def programs(kit: Path, settings: SiteSettings, server: str, ca_file: Path, key_file: Path) -> list[Program]:
-    """The SuperNode and its SuperExec.
+    """The SuperNode, its SuperExec, and the parent of the processes that answer messages.
 
     server : HOST:PORT of the SuperLink; ca_file : whom the server's certificate must come from; key_file : the site's
     private key. Writes the door and the secret that both processes share into the state folder.
@@ -101,7 +103,12 @@ def programs(kit: Path, settings: SiteSettings, server: str, ca_file: Path, key_
         flower("flower-superexec"),
         *("--runtime-api-address", local, "--insecure", "--superexec-auth-secret-file", str(secret)),
     ]
-    return [Program("supernode", node, environment), Program("superexec", executor, environment, settings.port)]
+    clients = [sys.executable, "-m", "adamss_fl.cli.clients", str(door.parent)]
+    return [
+        Program("supernode", node, environment),
+        Program("superexec", executor, environment, settings.port),
+        Program("clients", clients, environment),
+    ]
 
 
 def flower(name: str) -> str:
@@ -139,6 +146,7 @@ def shared_secret(state: Path, name: str = "superexec.secret") -> Path:
 def _write_door(state: Path) -> Path:
     """A ``flwr-clientapp`` for SuperExec to find first on its PATH."""
     path = state / "door" / "flwr-clientapp"
-    write_atomically(path, f'#!/bin/sh\nexec "{sys.executable}" -m adamss_fl.cli.door "$@"\n'.encode())
+    command = shlex.join([sys.executable, "-I", "-S", str(Path(knock.__file__)), str(path.parent)])
+    write_atomically(path, f'#!/bin/sh\nexec {command} "$@"\n'.encode())
     path.chmod(0o700)
     return path

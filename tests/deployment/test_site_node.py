@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from adamss_fl.deployment import knock
 from adamss_fl.deployment.site_node import KIT_VARIABLE, programs, read_site_settings, shared_secret
 from adamss_fl.errors import InputError
 
@@ -52,7 +53,9 @@ def test_the_secret_is_made_once_and_only_the_owner_may_read_it(tmp_path: Path) 
 
 def test_messages_come_through_the_door_and_over_tls(tmp_path: Path) -> None:
     settings = read_site_settings(kit(tmp_path, "path: data\nstate: state\n"))
-    node, executor = programs(tmp_path, settings, "fl.example.org:8000", tmp_path / "ca.crt", tmp_path / "site.key")
+    node, executor, clients = programs(
+        tmp_path, settings, "fl.example.org:8000", tmp_path / "ca.crt", tmp_path / "site.key"
+    )
     assert "--insecure" not in node.command
     assert node.command[node.command.index("--root-certificates") + 1] == str(tmp_path / "ca.crt")
     assert node.command[node.command.index("--isolation") + 1] == "process"
@@ -66,4 +69,6 @@ def test_messages_come_through_the_door_and_over_tls(tmp_path: Path) -> None:
     )
     door = Path(found.stdout.strip())
     assert door == tmp_path / "state/door/flwr-clientapp"
-    assert "adamss_fl.cli.door" in door.read_text()
+    assert str(Path(knock.__file__)) in door.read_text()
+    assert clients.command[-1] == str(door.parent)
+    assert clients.environment == executor.environment

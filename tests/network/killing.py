@@ -48,6 +48,6 @@ def _moment(blow: Blow, federation: Federation, run: str, round: int) -> bool:
 
 
 def _victim(blow: Blow, federation: Federation) -> int | None:
-    if blow.process in ("superlink", "superexec", "supernode"):
+    if blow.process in ("superlink", "superexec", "supernode", "clients"):
         return federation.pid(blow.who, blow.process)
     return next(iter(federation.children(blow.who, blow.process)), None)

@@ -128,9 +128,10 @@ def test_killed_in_every_phase_a_run_ends_with_the_weights_of_an_undisturbed_one
 
     for round, blow in (
         (1, Blow("send", "server", "flwr-serverapp")),
-        (1, Blow("train", "hospital-1", "adamss_fl.cli.door")),
+        (1, Blow("train", "hospital-1", "knock.py")),
         (1, Blow("reply", "hospital-2", "supernode")),
         (1, Blow("save", "server", "superlink")),
+        (2, Blow("train", "hospital-1", "clients")),
         (2, Blow("aggregate", "server", "superexec")),
         (2, Blow("save", "hospital-3", "superexec")),
     ):
@@ -238,7 +239,7 @@ def test_a_site_with_a_key_that_is_not_registered_never_connects(
         (federation.server / "ca.crt", ""),
         (kit / "ca.crt", "another"),
     ):
-        node, _ = programs(kit, read_site_settings(kit), address, ca, kit / "site.key")
+        node, *_ = programs(kit, read_site_settings(kit), address, ca, kit / "site.key")
         command = list(node.command)
         if not key:
             place = command.index("--auth-supernode-private-key")
