@@ -47,7 +47,12 @@ class Gap:
     @property
     def short(self) -> str:
         """For a table cell."""
-        return f"{signed(self.difference)} ({signed(self.low)} to {signed(self.high)})"
+        return f"{signed(self.difference)} ({self.interval})"
+
+    @property
+    def interval(self) -> str:
+        """The interval alone."""
+        return f"{signed(self.low)} to {signed(self.high)}"
 
 
 def number(value: float | None, digits: int = 3) -> str:

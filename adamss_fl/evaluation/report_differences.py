@@ -50,11 +50,14 @@ def differences_section(record: RunRecord) -> Differences | None:
     return Differences(rows, said) if rows or said else None
 
 
+UNTOLD = "cannot be told"
+
+
 def told_by(found: Gap) -> str:
     """Which of the two is higher, by a difference's interval."""
     if found.low > 0:
         return "the first is higher"
-    return "the second is higher" if found.high < 0 else "cannot be told"
+    return "the second is higher" if found.high < 0 else UNTOLD
 
 
 def power_sentence(record: RunRecord) -> str:

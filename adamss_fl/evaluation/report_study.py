@@ -12,7 +12,7 @@ from adamss_fl.evaluation import figures
 from adamss_fl.evaluation.figures.style import INK, QUIET
 from adamss_fl.evaluation.report_answers import UNDEFINED, Gap, number
 from adamss_fl.evaluation.report_arms import FEDERATED, LOCAL, POOLED, label_of_arm, label_of_difference, meaning_of_arm
-from adamss_fl.evaluation.report_differences import told_by
+from adamss_fl.evaluation.report_differences import UNTOLD, told_by
 from adamss_fl.evaluation.report_inputs import finite, read_json
 from adamss_fl.evaluation.report_render import render
 from adamss_fl.evaluation.study import STUDY
@@ -37,17 +37,27 @@ class StudyArm:
 
 @dataclass(frozen=True)
 class StudyDifference:
-    """A difference over all seeds; by : how its interval was drawn."""
+    """A difference over all seeds; by : how its interval was drawn.
+
+    training : with the interval from the seeds' own differences; None where there is a single seed.
+    """
 
     label: str
     gap: Gap
+    training: Gap | None
     by: str
     own: bool
 
     @property
     def told(self) -> str:
-        """Which of the two is higher, by this interval."""
-        return told_by(self.gap)
+        """Which of the two is higher, where both intervals say the same."""
+        told = told_by(self.gap)
+        return told if self.training is None or told_by(self.training) == told else UNTOLD
+
+    @property
+    def over_seeds(self) -> str:
+        """The interval over seeds, for a table cell."""
+        return UNDEFINED if self.training is None else self.training.interval
 
 
 def build_study_report(folder: Path) -> Path:
@@ -115,7 +125,9 @@ def _difference(label: str, found: Mapping[str, Any], own: bool) -> StudyDiffere
     if gap is None:
         return None
     site = label.partition(f" - {LOCAL}")[2]
-    return StudyDifference(f"At {site}: federated minus its own" if own else label_of_difference(label), gap, by, own)
+    label = f"At {site}: federated minus its own" if own else label_of_difference(label)
+    training = Gap.read({"difference": gap.difference, **(found.get("training") or {})})
+    return StudyDifference(label, gap, training, by, own)
 
 
 def _forest(found: Sequence[StudyDifference]) -> str | None:
@@ -130,13 +142,19 @@ def _forest(found: Sequence[StudyDifference]) -> str | None:
 
 def _pooled(found: Sequence[StudyDifference], seeds: int) -> str:
     wanted = label_of_difference(f"{FEDERATED} - {POOLED}")
-    gap = next((each.gap for each in found if each.label == wanted), None)
-    if gap is None:
+    found_one = next((each for each in found if each.label == wanted), None)
+    if found_one is None:
         return ""
+    gap, training = found_one.gap, found_one.training
     text = f"Over {seeds} seeds, the federated model’s C-index minus that of pooled training is {gap} on average. "
     if gap.low <= 0 <= gap.high:
         return text + "The interval holds zero: the difference could be luck in who the test patients are."
-    return text + "The interval leaves out zero: luck in who the test patients are would hardly make such a difference."
+    text += "The interval leaves out zero: luck in who the test patients are would hardly make such a difference. "
+    if training is None:
+        return text.rstrip()
+    if training.low <= 0 <= training.high:
+        return text + f"Chance in training could: the interval over seeds ({training.interval}) holds zero."
+    return text + f"Nor would chance in training: the interval over seeds is {training.interval}."
 
 
 def _null(arms: Mapping[str, Any]) -> str:
@@ -165,6 +183,14 @@ def _methods(study: Mapping[str, Any]) -> list[tuple[str, str]]:
         "the interval may be too narrow."
     )
     rows.append(("Intervals", told))
+    rows.append(
+        (
+            "Over seeds",
+            "95 % interval by Student’s t from each seed’s difference: what another "
+            f"{'training' if same else 'split and training'} would change. Which model is higher is said where both "
+            "intervals leave out zero on the same side.",
+        )
+    )
     rows.append(
         (
             "sd",

@@ -73,7 +73,7 @@ def summarize(
     A difference's ``low`` and ``high`` come from resampling patients within each seed, independently. Where every seed
     has the same test patients, ``same_patients`` has the interval from drawing the same patients for all seeds: it
     does not take a patient who is drawn in three seeds for three patients, so it is the one for what new patients would
-    show.
+    show. These intervals say nothing on chance in training: ``training`` has that of the seeds' own differences.
     """
     first = next(iter(comparisons.values()))
     names = tuple(first["arms"])
@@ -114,6 +114,20 @@ def spread(values: Sequence[float | None]) -> dict[str, Any]:
     }
 
 
+def over_trainings(differences: Sequence[float]) -> dict[str, Any]:
+    """``by_seed``, ``sd`` and the 95 % interval of the mean, ``low`` and ``high``, by Student's t over the seeds.
+
+    For what trainings under other seeds would show on the same patients; None but ``by_seed`` for a single one.
+    """
+    from scipy.special import stdtrit  # scipy is slow to import, and few commands need this
+
+    told = spread(differences)
+    sd, seeds = told["sd"], len(differences)
+    reach = None if sd is None else float(stdtrit(seeds - 1, 0.975)) * sd / seeds**0.5
+    low, high = (None, None) if reach is None else (told["mean"] - reach, told["mean"] + reach)
+    return {"by_seed": list(differences), "sd": sd, "low": low, "high": high}
+
+
 def _arm(name: str, comparisons: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     arms = [comparison["arms"][name] for comparison in comparisons]
     told: dict[str, Any] = {"kind": arms[0]["kind"], "c_index": spread([arm["c_index"] for arm in arms])}
@@ -130,10 +144,18 @@ def _difference(
 ) -> dict[str, Any] | None:
     sides = [sides_of(contrast, each) for each in found]
     made: dict[str, Any] | None = plain_difference(lambda: within_seeds(sides, bootstrap))
+    if made is not None:
+        made["training"] = over_trainings([_point(each) for each in sides])
     if made is not None and same:
         together = plain_difference(lambda: _same_patients(sides, bootstrap))
         made["same_patients"] = None if together is None else {key: together[key] for key in ("low", "high")}
     return made
+
+
+def _point(sides: Sides) -> float:
+    """The difference in one seed."""
+    first, *others = (concordance(sides.time_days, sides.event, risk).c_index for risk in (sides.first, *sides.others))
+    return float(first - np.mean(others))
 
 
 def within_seeds(seeds: Sequence[Sides], samples: int) -> Difference:
@@ -144,17 +166,15 @@ def within_seeds(seeds: Sequence[Sides], samples: int) -> Difference:
     """
     if all(len(sides.others) == 1 for sides in seeds):
         return pooled_difference([(s.time_days, s.event, s.first, s.others[0]) for s in seeds], samples)
-    points, columns = [], []
+    columns = []
     for number, sides in enumerate(seeds):
-        risks = [sides.first, *sides.others]
-        point = [concordance(sides.time_days, sides.event, risk).c_index for risk in risks]
-        values = resampled_c_indices(sides.time_days, sides.event, risks, samples, number)
-        points.append(point[0] - np.mean(point[1:]))
+        values = resampled_c_indices(sides.time_days, sides.event, [sides.first, *sides.others], samples, number)
         columns.append(values[0] - values[1:].mean(axis=0))
     kept = min(column.size for column in columns)
     means: NDArray[Any] = np.mean([column[:kept] for column in columns], axis=0)
     low, high = np.percentile(means, (2.5, 97.5))
-    return Difference(float(np.mean(points)), float(low), float(high), samples=kept, excluded=samples - kept)
+    mean = float(np.mean([_point(sides) for sides in seeds]))
+    return Difference(mean, float(low), float(high), samples=kept, excluded=samples - kept)
 
 
 def _same_patients(seeds: Sequence[Sides], samples: int) -> Difference:

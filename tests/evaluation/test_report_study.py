@@ -78,8 +78,11 @@ def test_differences_quote_the_interval_that_counts_each_patient_once(reported):
         line = re.search(rf"{re.escape(label)} {re.escape(quoted)} (.*?) (the same patients|patients of each)", text)
         assert line is not None, label
         assert (line[2] == "the same patients") == same
-        expected = "the first is higher" if bounds["low"] > 0 else "cannot be told"
-        assert line[1] == ("the second is higher" if bounds["high"] < 0 else expected)
+        training = found["training"]
+        again = Gap(found["difference"], training["low"], training["high"])
+        lowest, highest = min(bounds["low"], again.low), max(bounds["high"], again.high)
+        expected = "the first is higher" if lowest > 0 else "cannot be told"
+        assert line[1] == f"{again.interval} {'the second is higher' if highest < 0 else expected}"
     assert ("so that each counts once and not once a seed" in text) == same
 
 

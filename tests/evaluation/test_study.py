@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from lifelines.utils import concordance_index
+from scipy.stats import ttest_1samp
 from synthetic_run import predictions
 
 from adamss_fl.errors import InputError
@@ -81,6 +82,15 @@ def test_differences_resample_patients_within_each_seed(same: bool, tmp_path: Pa
     gap = said["fedbn - pooled"]
     assert (gap["difference"], gap["low"], gap["high"]) == (direct.difference, direct.low, direct.high)
     assert set(said["own_patients"]) == {"federated - local:hospital-1", "federated - local:hospital-2"}
+    by_seed = [
+        concordance_index(f["fedbn"].time_days, -f["fedbn"].risk, f["fedbn"].event)
+        - concordance_index(f["pooled"].time_days, -f["pooled"].risk, f["pooled"].event)
+        for f in found
+    ]
+    told = gap["training"]
+    assert told["by_seed"] == pytest.approx(by_seed)
+    expected = ttest_1samp(by_seed, 0).confidence_interval(0.95)
+    assert (told["low"], told["high"]) == pytest.approx((expected.low, expected.high))
     assert ("same_patients" in gap) == same
     if same:
         first = found[0]["fedbn"]
