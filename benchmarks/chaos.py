@@ -2,11 +2,12 @@
 
     python benchmarks/chaos.py --out runs/chaos --cycles 4
 
-A server and three sites from kits, over TLS on this machine's loopback, with a small model. In every cycle each kind of
-process is killed once (SIGKILL), each in another phase of a round: the server app while sending, a client process while
-training, a SuperNode after its reply, the SuperExec while aggregating, the SuperLink after saving, and a site's
-SuperExec or, in every other cycle, the parent of its client processes. Printed are the kills, how long the run took, and whether its weights after the rounds that are kept are, bit
-for bit, those of an undisturbed run in one process, as they must be where the same sites contributed.
+A server and three sites from kits, over TLS on this machine's loopback, with a small model. In every cycle each kind
+of process is killed once (SIGKILL), each in another phase of a round: the server app while sending, a client process
+while training, a SuperNode after its reply, the SuperExec while aggregating, the SuperLink after saving, and a site's
+SuperExec or, in every other cycle, the parent of its client processes. Printed are the kills, how long the run took,
+and whether its weights after the rounds that are kept are, bit for bit, those of an undisturbed run in one process, as
+they must be where the same sites contributed.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from adamss_fl.evaluation.report_arms import FEDERATED, LOCAL, POOLED, label_of_
 from adamss_fl.evaluation.report_differences import UNTOLD, told_by
 from adamss_fl.evaluation.report_inputs import finite, read_json
 from adamss_fl.evaluation.report_render import render
-from adamss_fl.evaluation.study import STUDY
+from adamss_fl.evaluation.study import STUDY, over_trainings
 from adamss_fl.federation.files import write_atomically
 
 FIGURE = "differences"
@@ -162,8 +162,14 @@ def _null(arms: Mapping[str, Any]) -> str:
     if null is None:
         return ""
     told = [each for each in null.get("holds_half") or [] if isinstance(each, bool)]
-    mean = number(finite(null["c_index"]["mean"]))
-    return f"With shuffled outcomes C is {mean} on average; its interval holds 0.5 in {sum(told)} of {len(told)} seeds."
+    found = null["c_index"]
+    mean = number(finite(found["mean"]))
+    again = over_trainings(found["by_seed"])
+    over_seeds = "" if again["low"] is None else f" ({number(again['low'])} to {number(again['high'])} over seeds)"
+    return (
+        f"With shuffled outcomes C is {mean}{over_seeds} on average; the interval of a seed’s own test patients holds "
+        f"0.5 in {sum(told)} of {len(told)} seeds."
+    )
 
 
 def _methods(study: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from compared_folder import models
+from scipy.stats import ttest_1samp
 
 from adamss_fl.errors import InputError
 from adamss_fl.evaluation.arms import NULL, folder_name
@@ -89,8 +90,11 @@ def test_differences_quote_the_interval_that_counts_each_patient_once(reported):
 def test_the_null_run_and_what_a_seed_changes_are_told(reported):
     _, study, page, same = reported
     text = words(page)
-    mean = study["arms"][NULL]["c_index"]["mean"]
-    assert f"With shuffled outcomes C is {mean:.3f} on average; its interval holds 0.5 in 1 of 2 seeds." in text
+    c_index = study["arms"][NULL]["c_index"]["by_seed"]
+    over_seeds = ttest_1samp(c_index, 0).confidence_interval(0.95)
+    numbers = f"{np.mean(c_index):.3f} ({over_seeds.low:.3f} to {over_seeds.high:.3f} over seeds)".replace("-", "−")
+    assert f"With shuffled outcomes C is {numbers} on average; " in text
+    assert "the interval of a seed’s own test patients holds 0.5 in 1 of 2 seeds." in text
     assert ("A seed keeps split into training" in text) == same
     assert "An oracle that knows the true hazard of the synthetic patients reaches 0.800" in text
 
