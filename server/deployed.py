@@ -1,10 +1,15 @@
 """A server that was started from a kit: where a run is kept, and who its sites are."""
 
+import importlib
 import json
 import os
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+from flwr.supercore.inflatable.inflatable_utils import pull_objects
 
 from adamss_fl.deployment.server_node import REGISTERED, STATE_VARIABLE
 from adamss_fl.deployment.submissions import Submissions
@@ -15,6 +20,15 @@ def state_folder() -> Path | None:
     """The state folder of the server that started this process; None in a simulation."""
     folder = os.environ.get(STATE_VARIABLE)
     return Path(folder) if folder else None
+
+
+def look_more_often() -> None:
+    """Let Flower's Grid look again after 0.1 to 0.5 s for a part of a reply that has not come yet, not 1 to 10 s.
+
+    A reply is announced before its parts are sent.
+    """
+    grid: Any = importlib.import_module("flwr.superlink.grid.http_grid")
+    grid.pull_objects = partial(pull_objects, initial_backoff=0.1, backoff_cap=0.5)
 
 
 def run_name(run_config: Mapping[str, object]) -> str:

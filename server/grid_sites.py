@@ -18,8 +18,11 @@ from client import records
 
 log = logging.getLogger("adamss_fl.server")
 
-_POLL_SECONDS = (0.02, 0.2)
-"""Shortest and longest pause between two looks for replies; each empty look lengthens the pause by a quarter."""
+_POLL_SECONDS = (0.05, 2.0)
+"""Shortest and longest pause between two looks for replies. In between it is a fiftieth of the time that has passed since
+the question or since the last reply: each look asks once for each site, and where sites train for minutes a reply may
+wait for a second."""
+_JOIN_POLL_SECONDS = 0.2
 
 _CLIENT_APP_RAISED, _CLIENT_APP_CRASHED = 2, 8
 
@@ -132,11 +135,11 @@ class GridSites:
 
         They are fetched one by one: Flower would hold all that wait at once, and each of them is a model.
         """
-        pause, longest = _POLL_SECONDS
+        shortest, longest = _POLL_SECONDS
+        last = time.monotonic()
         while asked:
-            any_came = False
             for message in self._waiting([*asked, *self._late]):
-                any_came = True
+                last = time.monotonic()
                 answered = message.metadata.reply_to_message_id
                 if (question := asked.pop(answered, None)) is not None:
                     yield question.site, message
@@ -146,8 +149,7 @@ class GridSites:
                     log.warning("a second reply to one message is left out")
             if not asked or (deadline is not None and time.monotonic() - started >= deadline):
                 return
-            pause = _POLL_SECONDS[0] if any_came else min(pause * 1.25, longest)
-            time.sleep(pause)
+            time.sleep(min(max((time.monotonic() - last) / 50, shortest), longest))
 
     def _waiting(self, asked: Sequence[str]) -> Iterable[Message]:
         """Yield the replies to the messages ``asked`` that have come, fetching each when it is its turn."""
@@ -167,7 +169,7 @@ class GridSites:
         started = time.monotonic()
         self._nodes = self._registered_nodes(keys)
         while len(self._nodes) < len(self._expected) and time.monotonic() - started < join_seconds:
-            time.sleep(_POLL_SECONDS[1])
+            time.sleep(_JOIN_POLL_SECONDS)
             self._nodes = self._registered_nodes(keys)
         if len(self._nodes) < quorum:
             missing = ", ".join(name for name in self._expected if name not in self._nodes)
@@ -178,7 +180,7 @@ class GridSites:
         started = time.monotonic()
         nodes = {info.node_id: info.name for info in self._grid.get_nodes()}
         while len(nodes) < len(expected) and time.monotonic() - started < join_seconds:
-            time.sleep(_POLL_SECONDS[1])
+            time.sleep(_JOIN_POLL_SECONDS)
             nodes = {info.node_id: info.name for info in self._grid.get_nodes()}
         if len(nodes) != len(expected):
             raise AdamssError(

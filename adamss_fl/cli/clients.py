@@ -7,6 +7,7 @@ does anything. Here they are spent once. A message still has a process of its ow
 checked and loaded there. Only the site's own account can reach the socket in FOLDER (``adamss_fl.deployment.knock``).
 """
 
+import gc
 import importlib
 import json
 import os
@@ -40,6 +41,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     for name in _IMPORTED:
         importlib.import_module(name)
+    gc.freeze()  # what was imported stays, and stays in memory that all processes share
     with _listening(folder) as listener:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children here: whoever knocked is told
         while True:

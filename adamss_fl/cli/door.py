@@ -2,12 +2,14 @@
 
 SuperExec finds this in place of Flower's own command (see ``adamss_fl.deployment.site_node``). It is Flower's process
 with two functions put in front: the bundle's hash is checked before a byte of it is unpacked, and what crosses the wire
-when something fails is a code, never an exception's text.
+when something fails is a code, never an exception's text. It is started while its message still comes in, and looks for
+the parts of it more often than Flower's own, which waits for 1, 2, 4 and 8 seconds.
 """
 
 import importlib
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,10 @@ from adamss_fl.errors import AdamssError
 
 _REFUSAL = re.compile(r"<class '[\w.]+\.BundleRefused'>:<'([a-z_]{1,40})'>")
 """What Flower makes of a BundleRefused."""
+
+
+LOOKS = {"initial_backoff": 0.05, "backoff_cap": 0.4}
+"""Seconds between two looks for a part of a message that has not come yet: at first, and at most."""
 
 
 class BundleRefused(AdamssError):
@@ -32,6 +38,7 @@ def main() -> None:
     folder = SiteFolder(read_site_settings(Path(os.environ[KIT_VARIABLE])).state, required=True)
     process: Any = importlib.import_module("flwr.supernode.runtime.run_clientapp")
     install, error = process.install_from_fab, process.Error
+    process.pull_and_inflate_object_from_tree = partial(process.pull_and_inflate_object_from_tree, **LOOKS)
 
     def install_approved(content: bytes, *arguments: Any, **named: Any) -> Any:
         decision = check_bundle(content, folder)

@@ -4,7 +4,8 @@ Flower serves everything on one port and asks no one who starts runs or register
 front of it: from another machine only the Fleet API is open, whose callers sign with a registered key; the Runtime API
 is for processes of this machine, which share a secret of their own; all else, the Control API above all, is for
 whoever can read the coordinator's secret. A request of any of them has a largest size: Flower cuts what it sends into
-chunks of 5 MB, and takes in whatever comes.
+chunks of 5 MB, and takes in whatever comes. What comes is passed on in one piece: behind the gate are half a dozen
+layers, each of which starts tasks of its own for every piece.
 """
 
 import secrets
@@ -43,19 +44,7 @@ class Gate:
         elif any(not value.isdigit() or int(value) > self._largest for value in _values(scope, "content-length")):
             await _refuse(send, 413, b"the request is too large")
         else:
-            await self._app(scope, self._counted(receive), send)
-
-    def _counted(self, receive: Any) -> Any:
-        """``receive`` that ends the request where more comes than may, whatever length it has said."""
-        seen = 0
-
-        async def counted() -> Any:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            return message if seen <= self._largest else {"type": "http.disconnect"}
-
-        return counted
+            await self._app(scope, whole(receive, self._largest), send)
 
     def _may(self, scope: Scope) -> bool:
         path = str(scope.get("path", ""))
@@ -64,6 +53,35 @@ class Gate:
         if path.startswith(RUNTIME):
             return _is_loopback(scope.get("client"))
         return any(secrets.compare_digest(value, self._secret) for value in _values(scope, HEADER))
+
+
+def whole(receive: Any, largest: int | None = None) -> Any:
+    """``receive`` that gives a request's body in one piece, or ends the request where it has more bytes than ``largest``.
+
+    It counts what comes, whatever length the request has said.
+    """
+    passed = False
+
+    async def received() -> Any:
+        nonlocal passed
+        if passed:
+            return await receive()
+        pieces: list[bytes] = []
+        size = 0
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return message
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            if largest is not None and size > largest:
+                return {"type": "http.disconnect"}
+            more = message.get("more_body", False)
+        passed = True
+        return {"type": "http.request", "body": b"".join(pieces), "more_body": False}
+
+    return received
 
 
 async def _refuse(send: Any, status: int, body: bytes) -> None:
