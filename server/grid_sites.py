@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 from flwr.app import Message, RecordDict
@@ -18,10 +19,9 @@ from client import records
 
 log = logging.getLogger("adamss_fl.server")
 
-_POLL_SECONDS = (0.05, 2.0)
-"""Shortest and longest pause between two looks for replies. In between it is a fiftieth of the time that has passed since
-the question or since the last reply: each look asks once for each site, and where sites train for minutes a reply may
-wait for a second."""
+_POLL_SECONDS = (0.1, 2.0)
+"""Shortest and longest pause between two looks for replies. In between it is a twentieth of the time since the question
+or since the last reply: a look asks once for each site, and where sites train for minutes a reply may wait a second."""
 _JOIN_POLL_SECONDS = 0.2
 
 _CLIENT_APP_RAISED, _CLIENT_APP_CRASHED = 2, 8
@@ -105,21 +105,21 @@ class GridSites:
     def _send(
         self, content: RecordDict, message_type: str, group: str, deadline: float | None
     ) -> tuple[dict[str, _Asked], list[Absence]]:
-        """Push one message a site; return what was asked by message id, and the sites that cannot be reached."""
+        """Push a message to every site; return what was asked by message id, and the sites that cannot be reached."""
         asked: dict[str, _Asked] = {}
-        absences: list[Absence] = []
         ttl = max(float(DEFAULT_TTL), 2 * deadline if deadline else 0.0)
         if self._keys is not None:
             self._nodes = self._registered_nodes(self._keys)
         connected = set(self._grid.get_node_ids())
-        for site in self._sendable():
-            node = self._nodes.get(site)
-            pushed: list[str | None] = []
-            if node is not None and node in connected:
-                message = Message(content, node, message_type, group_id=group, ttl=ttl)
-                pushed = list(self._grid.push_messages([message]))
-            if node is not None and pushed and pushed[0]:
-                asked[pushed[0]] = _Asked(site, node)
+        sites = list(self._sendable())
+        reached = [site for site in sites if self._nodes.get(site) in connected]
+        absences = [Absence(site, "unreachable") for site in sites if site not in reached]
+        messages = [Message(content, self._nodes[site], message_type, group_id=group, ttl=ttl) for site in reached]
+        # All together: Flower sends what they have in common, which is the model, once.
+        pushed = list(self._grid.push_messages(messages)) if messages else []
+        for site, message_id in zip_longest(reached, pushed):
+            if message_id:
+                asked[message_id] = _Asked(site, self._nodes[site])
             else:
                 absences.append(Absence(site, "unreachable"))
         return asked, absences
@@ -149,7 +149,7 @@ class GridSites:
                     log.warning("a second reply to one message is left out")
             if not asked or (deadline is not None and time.monotonic() - started >= deadline):
                 return
-            time.sleep(min(max((time.monotonic() - last) / 50, shortest), longest))
+            time.sleep(min(max((time.monotonic() - last) / 20, shortest), longest))
 
     def _waiting(self, asked: Sequence[str]) -> Iterable[Message]:
         """Yield the replies to the messages ``asked`` that have come, fetching each when it is its turn."""

@@ -10,8 +10,10 @@ import importlib
 import time
 from typing import Any
 
+from adamss_fl.deployment.whole_requests import WholeRequests
+
 _HASTE = 6
-"""Pauses are so many times shorter: 0.5 s between two looks for messages of the server (Flower: 3), 0.08 for replies."""
+"""Pauses are so many times shorter: 0.5 s between looks for messages of the server (Flower: 3), 0.08 for replies."""
 
 
 def main() -> None:
@@ -35,6 +37,15 @@ def main() -> None:
 
     internal._pull_and_store_message, internal._push_messages = pull_noted, push_until_answered
     internal.time = _Impatient()
+    served: Any = importlib.import_module("flwr.supernode.main")
+    create_app = served.create_app
+
+    def create_app_of_whole_requests(**settings: Any) -> Any:
+        app = create_app(**settings)
+        app.add_middleware(WholeRequests)
+        return app
+
+    served.create_app = create_app_of_whole_requests
     flower_supernode()
 
 

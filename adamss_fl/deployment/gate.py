@@ -4,22 +4,20 @@ Flower serves everything on one port and asks no one who starts runs or register
 front of it: from another machine only the Fleet API is open, whose callers sign with a registered key; the Runtime API
 is for processes of this machine, which share a secret of their own; all else, the Control API above all, is for
 whoever can read the coordinator's secret. A request of any of them has a largest size: Flower cuts what it sends into
-chunks of 5 MB, and takes in whatever comes. What comes is passed on in one piece: behind the gate are half a dozen
-layers, each of which starts tasks of its own for every piece.
+chunks, and takes in whatever comes.
 """
 
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Any
+
+from adamss_fl.deployment.whole_requests import App, Scope, whole
 
 HEADER = "x-adamss-fl-coordinator"
 """The HTTP header that brings the coordinator's secret, in hexadecimal digits."""
 
 FLEET, RUNTIME = "/v1/fleet/", "/v1/runtime/"
-
-Scope = MutableMapping[str, Any]
-App = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
 
 
 class Gate:
@@ -53,35 +51,6 @@ class Gate:
         if path.startswith(RUNTIME):
             return _is_loopback(scope.get("client"))
         return any(secrets.compare_digest(value, self._secret) for value in _values(scope, HEADER))
-
-
-def whole(receive: Any, largest: int | None = None) -> Any:
-    """``receive`` that gives a request's body in one piece, or ends the request where it has more bytes than ``largest``.
-
-    It counts what comes, whatever length the request has said.
-    """
-    passed = False
-
-    async def received() -> Any:
-        nonlocal passed
-        if passed:
-            return await receive()
-        pieces: list[bytes] = []
-        size = 0
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                return message
-            pieces.append(message.get("body", b""))
-            size += len(pieces[-1])
-            if largest is not None and size > largest:
-                return {"type": "http.disconnect"}
-            more = message.get("more_body", False)
-        passed = True
-        return {"type": "http.request", "body": b"".join(pieces), "more_body": False}
-
-    return received
 
 
 async def _refuse(send: Any, status: int, body: bytes) -> None:

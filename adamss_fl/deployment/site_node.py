@@ -25,8 +25,9 @@ from adamss_fl.plugins import suggest
 KIT_VARIABLE = "ADAMSS_FL_SITE_KIT"
 """Environment variable: the kit's folder, for the processes that Flower starts at a site."""
 
-CHUNK_BYTES = 1 << 24
-"""What Flower sends in one request at most; a request costs the SuperLink some 10 ms whatever its size."""
+CHUNK_BYTES = 24 * 2**20
+"""What Flower sends in one request at most: a part of a model (``client.records``), which it would else cut in four. A
+request costs the SuperLink some 10 ms whatever its size."""
 
 _KEYS = ("path", "layout", "state", "device", "port")
 
@@ -92,7 +93,7 @@ def programs(kit: Path, settings: SiteSettings, server: str, ca_file: Path, key_
     environment = {
         **flower_environment(settings.state),
         KIT_VARIABLE: str(kit.resolve()),
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",
         "PATH": os.pathsep.join((str(door.parent), str(Path(sys.executable).parent), os.environ.get("PATH", ""))),
     }
     local = f"127.0.0.1:{settings.port}"

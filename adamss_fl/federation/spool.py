@@ -1,7 +1,7 @@
 """Replies' tensors on disk while a round is collected, so that memory does not grow with the number of sites."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,33 @@ def put_on_disk(tensors: Tensors, folder: Path) -> Tensors:
     OSError where it cannot be written, for example on a full disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file: Any = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it is open for as long as the mapping lives
-    np.savez(file, **dict(tensors))  # type: ignore[arg-type]  # its stubs take any keyword for a flag
-    file.seek(0)
-    found: Mapping[str, NDArray[Any]] = np.load(file, allow_pickle=False)
-    return found
+    return _OnDisk(tensors, tempfile.TemporaryFile(dir=folder))
+
+
+class _OnDisk(Mapping[str, NDArray[Any]]):
+    """Tensors one after the other in a file."""
+
+    def __init__(self, tensors: Tensors, file: Any) -> None:
+        self._file = file
+        self._places: dict[str, tuple[int, np.dtype[Any], tuple[int, ...]]] = {}
+        for name, tensor in tensors.items():
+            self._places[name] = (file.tell(), tensor.dtype, tensor.shape)
+            file.write(np.ascontiguousarray(tensor).data)
+        file.flush()
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        place, dtype, shape = self._places[name]
+        tensor: NDArray[Any] = np.empty(shape, dtype)
+        self._file.seek(place)
+        if self._file.readinto(tensor.data) != tensor.nbytes:
+            raise OSError(f"the spooled tensor {name!r} was cut off")
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 class Selection(Mapping[str, NDArray[Any]]):
