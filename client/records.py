@@ -1,7 +1,7 @@
 """The codec between this project's messages and Flower's records, for both ends of the wire.
 
 A message is a RecordDict of a ConfigRecord ``head``, which holds one JSON text, and, where there are weights, an
-ArrayRecord ``weights`` of parts of some 16 MB, each of them whole tensors in safetensors' format. Flower asks for each
+ArrayRecord ``weights`` of parts of some 22 MB, each of them whole tensors in safetensors' format. Flower asks for each
 array by a request of its own, and a model has hundreds of tensors; it holds an array three times while it puts it
 together, and so a small part of the model. Python writes a float as the shortest text that reads back as the same
 float, so figures survive exactly; arrays keep dtype, shape and bits. Nothing is ever pickled.
@@ -32,7 +32,7 @@ MESSAGE_TYPES: Mapping[Kind, str] = {
 """Flower's message type for each kind of instruction."""
 
 _HEAD, _WEIGHTS, _FORMAT = "head", "weights", "safetensors"
-_PART_BYTES = 1 << 24
+_PART_BYTES = 22 * 2**20
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 

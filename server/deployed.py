@@ -5,12 +5,12 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flwr.supercore.inflatable.inflatable_utils import pull_objects
 
+from adamss_fl.deployment.object_files import FOLDER, Pull, from_files
 from adamss_fl.deployment.server_node import REGISTERED, STATE_VARIABLE
 from adamss_fl.deployment.submissions import Submissions
 from adamss_fl.errors import AdamssError, InputError
@@ -22,13 +22,19 @@ def state_folder() -> Path | None:
     return Path(folder) if folder else None
 
 
-def look_more_often() -> None:
-    """Let Flower's Grid look again after 0.1 to 0.5 s for a part of a reply that has not come yet, not 1 to 10 s.
+def take_replies_from_files(state: Path) -> None:
+    """Let Flower's Grid read the parts of a reply from the SuperLink's files, and look more often for those to come.
 
-    A reply is announced before its parts are sent.
+    A reply is announced before its parts are sent; Flower looks for one again after 1, 2, 4 and 8 seconds.
     """
     grid: Any = importlib.import_module("flwr.superlink.grid.http_grid")
-    grid.pull_objects = partial(pull_objects, initial_backoff=0.1, backoff_cap=0.5)
+
+    def pull(object_ids: list[str], pull_object_fn: Pull) -> dict[str, bytes]:
+        return pull_objects(
+            object_ids, from_files(state / FOLDER, pull_object_fn), initial_backoff=0.05, backoff_cap=0.4
+        )
+
+    grid.pull_objects = pull
 
 
 def run_name(run_config: Mapping[str, object]) -> str:

@@ -20,7 +20,7 @@ from client import records
 log = logging.getLogger("adamss_fl.server")
 
 _POLL_SECONDS = (0.1, 2.0)
-"""Shortest and longest pause between two looks for replies. In between it is a twentieth of the time since the question
+"""Shortest and longest pause between two looks for replies. In between it is a thirtieth of the time since the question
 or since the last reply: a look asks once for each site, and where sites train for minutes a reply may wait a second."""
 _JOIN_POLL_SECONDS = 0.2
 
@@ -149,7 +149,7 @@ class GridSites:
                     log.warning("a second reply to one message is left out")
             if not asked or (deadline is not None and time.monotonic() - started >= deadline):
                 return
-            time.sleep(min(max((time.monotonic() - last) / 20, shortest), longest))
+            time.sleep(min(max((time.monotonic() - last) / 30, shortest), longest))
 
     def _waiting(self, asked: Sequence[str]) -> Iterable[Message]:
         """Yield the replies to the messages ``asked`` that have come, fetching each when it is its turn."""

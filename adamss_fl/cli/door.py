@@ -3,13 +3,13 @@
 SuperExec finds this in place of Flower's own command (see ``adamss_fl.deployment.site_node``). It is Flower's process
 with two functions put in front: the bundle's hash is checked before a byte of it is unpacked, and what crosses the wire
 when something fails is a code, never an exception's text. It is started while its message still comes in, and looks for
-the parts of it more often than Flower's own, which waits for 1, 2, 4 and 8 seconds.
+the parts of it more often than Flower's own, which waits for 1, 2, 4 and 8 seconds. What is large passes between it and
+the SuperNode in files (see ``adamss_fl.deployment.object_files``).
 """
 
 import importlib
 import os
 import re
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ def main() -> None:
     """Answer one message of the SuperNode whose address and token the command line gives."""
     from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 
+    from adamss_fl.deployment.object_files import FOLDER, from_files, into_files
     from adamss_fl.deployment.site_node import KIT_VARIABLE, read_site_settings
     from adamss_fl.federation.guard.approvals import check_bundle
     from adamss_fl.federation.guard.site_folder import SiteFolder
@@ -38,7 +39,17 @@ def main() -> None:
     folder = SiteFolder(read_site_settings(Path(os.environ[KIT_VARIABLE])).state, required=True)
     process: Any = importlib.import_module("flwr.supernode.runtime.run_clientapp")
     install, error = process.install_from_fab, process.Error
-    process.pull_and_inflate_object_from_tree = partial(process.pull_and_inflate_object_from_tree, **LOOKS)
+    inflate, pusher = process.pull_and_inflate_object_from_tree, process.make_push_object_fn_protobuf
+    objects = folder.folder / FOLDER
+
+    def inflate_from_files(tree: Any, pull: Any, confirm: Any, **named: Any) -> Any:
+        return inflate(tree, from_files(objects, pull), confirm, **named, **LOOKS)
+
+    def pusher_into_files(*arguments: Any, **named: Any) -> Any:
+        return into_files(objects, pusher(*arguments, **named))
+
+    process.pull_and_inflate_object_from_tree = inflate_from_files
+    process.make_push_object_fn_protobuf = pusher_into_files
 
     def install_approved(content: bytes, *arguments: Any, **named: Any) -> Any:
         decision = check_bundle(content, folder)

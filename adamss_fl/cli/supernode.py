@@ -7,10 +7,15 @@ until the reply to the very message is among it.
 """
 
 import importlib
+import os
 import time
+from pathlib import Path
 from typing import Any
 
-from adamss_fl.deployment.whole_requests import WholeRequests
+from adamss_fl.cli.flower_objects import check_object
+from adamss_fl.deployment.lean_requests import WholeRequests
+from adamss_fl.deployment.object_files import FOLDER, ObjectFiles
+from adamss_fl.deployment.site_node import KIT_VARIABLE, read_site_settings
 
 _HASTE = 6
 """Pauses are so many times shorter: 0.5 s between looks for messages of the server (Flower: 3), 0.08 for replies."""
@@ -40,12 +45,15 @@ def main() -> None:
     served: Any = importlib.import_module("flwr.supernode.main")
     create_app = served.create_app
 
-    def create_app_of_whole_requests(**settings: Any) -> Any:
+    def create_app_of_lean_requests(**settings: Any) -> Any:
         app = create_app(**settings)
         app.add_middleware(WholeRequests)
         return app
 
-    served.create_app = create_app_of_whole_requests
+    served.create_app = create_app_of_lean_requests
+    stores: Any = importlib.import_module("flwr.supercore.object_store.object_store_factory")
+    in_memory, folder = stores.InMemoryObjectStore, read_site_settings(Path(os.environ[KIT_VARIABLE])).state / FOLDER
+    stores.InMemoryObjectStore = lambda: ObjectFiles(in_memory(verify=False), folder, check_object, handed=True)
     flower_supernode()
 
 

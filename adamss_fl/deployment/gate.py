@@ -12,12 +12,10 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Any
 
-from adamss_fl.deployment.whole_requests import App, Scope, whole
+from adamss_fl.deployment.lean_requests import FLEET, RUNTIME, App, Scope, whole
 
 HEADER = "x-adamss-fl-coordinator"
 """The HTTP header that brings the coordinator's secret, in hexadecimal digits."""
-
-FLEET, RUNTIME = "/v1/fleet/", "/v1/runtime/"
 
 
 class Gate:

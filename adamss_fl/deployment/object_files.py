@@ -1,24 +1,34 @@
-"""A SuperLink's larger objects in files, where Flower keeps them in its SQLite database.
+"""The larger objects of Flower's messages in files, where Flower keeps them in SQLite or in memory.
 
-A model travels as objects of some MB, each written to the database, copied from its journal, read for every site and
-deleted again: with the published network that takes half of the time of a round. A file is written once and read from
-the system's cache. What is known of an object (that it is announced, that it has come, who refers to it) stays in the
-database, so that a SuperLink that was killed finds everything again.
+A model travels as objects of some MB. A SuperLink writes each to its database, copies it from the journal, reads it for
+every site and deletes it again; between processes of one machine each goes through HTTP. A file is written once and
+read from the system's cache, by the SuperLink as by the server's app, by a SuperNode as by its clients. What is known
+of an object (that it is announced, that it has come, who refers to it) stays where it was, so that a SuperLink that was
+killed finds everything again.
 """
 
 import hashlib
 import os
+import re
 import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+FOLDER = "objects"
+"""Where the files are, in the state folder of a server or of a site."""
+
 LEAST_BYTES = 1 << 16
-"""An object smaller than this stays in the database."""
+"""An object smaller than this is in no file."""
 
 _IN_FILE = b"in a file"
-"""In the database in place of the content; Flower takes nothing of this form for an object."""
+"""Stored and sent in place of the content; Flower takes nothing of this form for an object."""
+
+_ID = re.compile(r"[0-9a-f]{64}")
+
+Pull = Callable[[str], bytes]
+Push = Callable[[str, bytes], None]
 
 
 class ObjectFiles:
@@ -27,12 +37,14 @@ class ObjectFiles:
     store : Flower's own, of which the caller has turned the check of contents off.
     check : raises ValueError where a content (second) is no object of the given ID, the hash of it (first).
     folder : where the files are; files that no object refers to any more are removed from it as new ones are announced.
+    handed : whether those who send objects may have put them into the folder themselves (see :func:`into_files`).
     """
 
-    def __init__(self, store: Any, folder: Path, check: Callable[[str, bytes], None]) -> None:
+    def __init__(self, store: Any, folder: Path, check: Push, handed: bool = False) -> None:
         self._store = store
         self._folder = folder
         self._check = check
+        self._handed = handed
         self._names = threading.Lock()  # held while a file gets its name or loses it
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for unfinished in folder.glob(".*"):
@@ -54,36 +66,68 @@ class ObjectFiles:
 
     def put(self, object_id: str, object_content: bytes) -> None:
         """Store an announced object. Raises ValueError where the content is another's, OSError on a full disk."""
-        self._check(object_id, object_content)
-        if len(object_content) < LEAST_BYTES:
-            self._store.put(object_id, object_content)
-            return
-        unfinished = self._folder / f".{uuid.uuid4().hex}"
-        try:
-            unfinished.write_bytes(object_content)
+        given = read(self._folder, object_id) if self._handed and object_content == _IN_FILE else None
+        self._check(object_id, object_content if given is None else given)
+        if given is None and len(object_content) >= LEAST_BYTES:
             with self._names:
-                os.replace(unfinished, self._folder / object_id)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        self._store.put(object_id, _IN_FILE)
+                write(self._folder, object_id, object_content)
+        is_small = given is None and len(object_content) < LEAST_BYTES
+        self._store.put(object_id, object_content if is_small else _IN_FILE)
 
     def get(self, object_id: str) -> bytes | None:
         """The content; empty where it has not come yet, None where the object is not known or its file is damaged.
 
-        A file is damaged where the machine, not only the SuperLink, went down before the content was on the disk.
+        A file is damaged where the machine, not only the process, went down before the content was on the disk.
         """
         content: bytes | None = self._store.get(object_id)
-        if content != _IN_FILE:
-            return content
-        try:
-            found = (self._folder / object_id).read_bytes()
-        except FileNotFoundError:
-            return None
-        return found if hashlib.sha256(found).hexdigest() == object_id else None
+        return read(self._folder, object_id) if content == _IN_FILE else content
 
     def _sweep(self) -> None:
-        """Remove files of objects that the database has no more, as far as it has been committed."""
+        """Remove files of objects that the store has no more, as far as a database has committed that."""
         with self._names:
             for path in self._folder.iterdir():
                 if not path.name.startswith(".") and path.name not in self._store:
                     path.unlink()
+
+
+def from_files(folder: Path, pull: Pull) -> Pull:
+    """``pull``, which fetches the object of an ID, but from ``folder`` where the object is there."""
+
+    def pulled(object_id: str) -> bytes:
+        content = read(folder, object_id)
+        return pull(object_id) if content is None else content
+
+    return pulled
+
+
+def into_files(folder: Path, push: Push) -> Push:
+    """``push``, which sends an object under its ID, but a larger one by way of ``folder``."""
+
+    def pushed(object_id: str, content: bytes) -> None:
+        if len(content) >= LEAST_BYTES:
+            write(folder, object_id, content)
+            content = _IN_FILE
+        push(object_id, content)
+
+    return pushed
+
+
+def read(folder: Path, object_id: str) -> bytes | None:
+    """The object of that ID, which is its SHA-256; None where there is no whole file of it."""
+    if not _ID.fullmatch(object_id):
+        return None
+    try:
+        content = (folder / object_id).read_bytes()
+    except FileNotFoundError:
+        return None
+    return content if hashlib.sha256(content).hexdigest() == object_id else None
+
+
+def write(folder: Path, object_id: str, content: bytes) -> None:
+    """Write an object's file, whole or not at all. It is not forced onto the disk: :func:`read` finds damage."""
+    unfinished = folder / f".{uuid.uuid4().hex}"
+    try:
+        unfinished.write_bytes(content)
+        os.replace(unfinished, folder / object_id)
+    finally:
+        unfinished.unlink(missing_ok=True)

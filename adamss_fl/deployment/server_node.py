@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from adamss_fl.deployment.site_node import flower, flower_environment, shared_secret
+from adamss_fl.deployment.site_node import HUGE_PAGES, flower, flower_environment, shared_secret
 from adamss_fl.deployment.supervisor import Program
 
 STATE_VARIABLE = "ADAMSS_FL_SERVER_STATE"
@@ -35,6 +35,7 @@ def programs(state: Path, port: int, ca_file: Path, cert_file: Path, key_file: P
         **flower_environment(state),
         STATE_VARIABLE: str(state.resolve()),
         **_GIVE_MEMORY_BACK,
+        **HUGE_PAGES,
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))),
     }
     coordinator_secret(state)

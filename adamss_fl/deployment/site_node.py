@@ -29,6 +29,9 @@ CHUNK_BYTES = 24 * 2**20
 """What Flower sends in one request at most: a part of a model (``client.records``), which it would else cut in four. A
 request costs the SuperLink some 10 ms whatever its size."""
 
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Environment of processes that pass a model on: else half of the time of a copy goes to the system's page faults."""
+
 _KEYS = ("path", "layout", "state", "device", "port")
 
 
@@ -110,7 +113,7 @@ def programs(kit: Path, settings: SiteSettings, server: str, ca_file: Path, key_
     ]
     clients = [sys.executable, "-m", "adamss_fl.cli.clients", str(door.parent)]
     return [
-        Program("supernode", node, environment),
+        Program("supernode", node, {**environment, **HUGE_PAGES}),
         Program("superexec", executor, environment, settings.port),
         Program("clients", clients, environment),
     ]
@@ -125,16 +128,12 @@ def flower(name: str) -> str:
 
 
 def flower_environment(state: Path) -> dict[str, str]:
-    """What Flower's processes need to know on either side: their home, to call nobody, and how to hold a model.
-
-    Its parts are held in huge pages, without which half of the time of a copy goes to the system's page faults.
-    """
+    """What Flower's processes need to know on either side: their home, to call nobody, and in what parts to send."""
     return {
         "FLWR_HOME": str(state / "flwr"),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": str(CHUNK_BYTES),
-        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
         "PYTHONSAFEPATH": "1",
     }
 
