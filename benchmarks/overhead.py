@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from deployed import SITES, configuration, running
 from processes import Federation
 
@@ -46,6 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/overhead"))
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--wire", choices=("fp32", "bf16"), default="fp32", help="on the wire between real processes")
     parser.add_argument("--sites", type=int, nargs="+", default=[3, 50], help="sites of the rounds in one process")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -53,7 +55,10 @@ def main() -> None:
     plan = {"segmentation_rounds": half, "survival_rounds": options.rounds - half}
     config = configuration("overhead", options.out, {"width": 8}, 1, **plan)
     model = sum(array.nbytes for array in initial_weights(task_of(load_config(config))).values())
-    found = {"model_bytes": model, "processes": over_processes(options, config)}
+    settings = yaml.safe_load(config.read_text())
+    wired = options.out.resolve() / f"overhead-{options.wire}.yaml"
+    wired.write_text(yaml.safe_dump({**settings, "federation": {**settings["federation"], "wire": options.wire}}))
+    found = {"model_bytes": model, "processes": over_processes(options, wired)}
     spawn = multiprocessing.get_context("spawn")
     for sites in options.sites:
         with spawn.Pool(1) as pool:

@@ -1,5 +1,6 @@
 """A site's door: nothing of a bundle is unpacked before it is approved, and no exception's text leaves."""
 
+import hashlib
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,8 @@ def behind(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any], None]],
     process: Any = importlib.import_module(PROCESS)
     unpacked: list[bytes] = []
     monkeypatch.setattr(process, "install_from_fab", lambda content, **_: unpacked.append(content))
-    monkeypatch.setattr(process, "Error", process.Error)
+    for name in ("Error", "pull_and_inflate_object_from_tree", "make_push_object_fn_protobuf"):
+        monkeypatch.setattr(process, name, getattr(process, name))  # put back afterwards
     monkeypatch.setattr(process, "push_task_output", lambda client, *what: client.append(what))
 
     def run(check: Callable[[Any], None]) -> list[bytes]:
@@ -93,5 +95,36 @@ def test_how_a_task_ended_is_told_without_details(kit: Path, behind: Callable[..
         process.push_task_output(client=told, context=None, sub_status="failed", details=f"no {SECRET}")
         process.push_task_output(client=told, context=None, sub_status="completed", details="")
         assert told == [(None, "failed", "site_error"), (None, "completed", "")]
+
+    behind(check)
+
+
+def test_what_is_large_passes_between_client_and_node_in_files(
+    kit: Path, behind: Callable[..., list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process: Any = importlib.import_module(PROCESS)
+    content, sent = b"x" * 2**20, []
+    object_id = hashlib.sha256(content).hexdigest()
+    (kit / "state/objects").mkdir()
+
+    def inflate(tree: Any, pull: Any, confirm: Any, **named: Any) -> Any:
+        assert named == {"return_type": dict, **door.LOOKS}
+        return pull(object_id)
+
+    monkeypatch.setattr(process, "pull_and_inflate_object_from_tree", inflate)
+    monkeypatch.setattr(process, "make_push_object_fn_protobuf", lambda push, **_: push)
+
+    def check(process: Any) -> None:
+        push = process.make_push_object_fn_protobuf(lambda *what: sent.append(what), run_id=1)
+        push("small", b"y")
+        push(object_id, content)
+        assert [what[0] for what in sent] == ["small", object_id]
+        assert sum(len(what[1]) for what in sent) < 20
+        assert (kit / "state/objects" / object_id).read_bytes() == content
+
+        def pull(wanted: str) -> bytes:
+            raise AssertionError(f"{wanted} was asked for")
+
+        assert process.pull_and_inflate_object_from_tree("tree", pull, None, return_type=dict) == content
 
     behind(check)

@@ -2,12 +2,16 @@
 
 import importlib
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from adamss_fl.cli import supernode
+from adamss_fl.deployment.lean_requests import WholeRequests
+from adamss_fl.deployment.object_files import ObjectFiles
+from adamss_fl.deployment.site_node import KIT_VARIABLE
 
 
 class State:
@@ -45,14 +49,28 @@ def message(message_id: str, reply_to: str = "") -> Any:
     return SimpleNamespace(metadata=metadata)
 
 
-def test_what_is_sent_goes_on_until_the_message_taken_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    internal: Any = importlib.import_module("flwr.supernode.start_client_internal")
-    original_push = internal._push_messages
-    for name in ("_pull_and_store_message", "_push_messages", "time"):
-        monkeypatch.setattr(internal, name, getattr(internal, name))  # put back afterwards
-    monkeypatch.setattr(internal, "_pull_and_store_message", lambda state, **_: pulled(state))
+@pytest.fixture
+def internal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Flower's module of a SuperNode, of whose functions those that are replaced are put back afterwards."""
+    found: Any = importlib.import_module("flwr.supernode.start_client_internal")
+    served: Any = importlib.import_module("flwr.supernode.main")
+    stores: Any = importlib.import_module("flwr.supercore.object_store.object_store_factory")
+    replaced = ((found, "_pull_and_store_message"), (found, "_push_messages"), (found, "time"))
+    for module, name in (*replaced, (served, "create_app"), (stores, "InMemoryObjectStore")):
+        monkeypatch.setattr(module, name, getattr(module, name))
     command = importlib.import_module("flwr.supernode.cli.flower_supernode")
     monkeypatch.setattr(command, "flower_supernode", lambda: None)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "site.yaml").write_text("path: data\nstate: state\n")
+    monkeypatch.setenv(KIT_VARIABLE, str(tmp_path))
+    return found
+
+
+def test_what_is_sent_goes_on_until_the_message_taken_is_answered(
+    internal: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original_push = internal._push_messages
+    monkeypatch.setattr(internal, "_pull_and_store_message", lambda state, **_: pulled(state))
     supernode.main()
     state, sent, coming = State(), [], ["of a run that is over", "m2"]
 
@@ -77,6 +95,15 @@ def test_what_is_sent_goes_on_until_the_message_taken_is_answered(monkeypatch: p
     state.replies, sent[:] = [message("left over", reply_to="m1")], []
     original_push(state=state, object_store=Store(), send=send, push_object=lambda *_: None)
     assert sent == ["left over"]
+
+
+def test_a_nodes_objects_are_in_the_sites_folder_and_its_requests_whole(internal: Any, tmp_path: Path) -> None:
+    supernode.main()
+    factory: Any = importlib.import_module("flwr.supercore.object_store").ObjectStoreFactory
+    assert isinstance(factory().store(), ObjectFiles)
+    assert (tmp_path / "state/objects").stat().st_mode & 0o777 == 0o700
+    app = importlib.import_module("flwr.supernode.main").create_app()
+    assert app.user_middleware[0].cls is WholeRequests
 
 
 def test_pauses_are_short(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,18 +1,22 @@
 """Which Flower run may carry a submission, and what becomes of it where the server's disk is full."""
 
 import errno
+import hashlib
+import importlib
 import os
 import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError, pull_objects
 
 from adamss_fl.deployment.submissions import Submissions
 from adamss_fl.errors import AdamssError, InputError
 from server.app import _run_deployed
-from server.deployed import await_turn
+from server.deployed import await_turn, take_replies_from_files
 
 TASK = "name: x\n"
 
@@ -88,3 +92,32 @@ def test_any_other_failure_of_the_system_is_a_defect_and_is_not_hidden(
     with pytest.raises(PermissionError):
         run_that_fails(PermissionError(errno.EACCES, "no"), submissions, tmp_path, monkeypatch)
     assert submissions.outcome("first") is None
+
+
+def test_a_reply_is_read_from_the_superlinks_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid: Any = importlib.import_module("flwr.superlink.grid.http_grid")
+    monkeypatch.setattr(grid, "pull_objects", grid.pull_objects)  # put back afterwards
+    content = b"x" * 2**20
+    object_id = hashlib.sha256(content).hexdigest()
+    (tmp_path / "objects").mkdir()
+    (tmp_path / "objects" / object_id).write_bytes(content)
+    take_replies_from_files(tmp_path)
+    asked: list[str] = []
+    pauses: list[dict[str, float]] = []
+
+    def pull(*arguments: Any, **named: float) -> Any:
+        pauses.append(named)
+        return pull_objects(*arguments, **named)
+
+    monkeypatch.setattr("server.deployed.pull_objects", pull)
+
+    def ask(wanted: str) -> bytes:
+        asked.append(wanted)
+        if len(asked) < 3:
+            raise ObjectUnavailableError(wanted)
+        return b"sent"
+
+    found = grid.pull_objects(object_ids=[object_id, "small"], pull_object_fn=ask)
+    assert found == {object_id: content, "small": b"sent"}
+    assert asked == ["small"] * 3
+    assert pauses == [{"initial_backoff": 0.05, "backoff_cap": 0.4}]
