@@ -20,7 +20,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from adamss_fl.errors import AdamssError
 from client.paths import run_files
-from server.deployed import await_turn, read_registered, run_name, state_folder, take_replies_from_files
+from server.deployed import await_turn, pass_objects_in_files, read_registered, run_name, state_folder
 from server.grid_sites import GridSites
 
 log = logging.getLogger("flwr")
@@ -76,7 +76,7 @@ def _run_deployed(grid: Grid, context: Context, run_config: Mapping[str, Any], s
 
     submissions, name = Submissions(state), run_name(run_config)
     await_turn(submissions, name, context.run_id, run_config)
-    take_replies_from_files(state)
+    pass_objects_in_files(state)
     out = submissions.folder(name)
     failure: AdamssError | None = None
     try:

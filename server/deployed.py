@@ -10,8 +10,9 @@ from typing import Any
 
 from flwr.supercore.inflatable.inflatable_utils import pull_objects
 
-from adamss_fl.deployment.object_files import FOLDER, Pull, from_files
+from adamss_fl.deployment.object_files import FOLDER, Pull, Push, from_files, into_files
 from adamss_fl.deployment.server_node import REGISTERED, STATE_VARIABLE
+from adamss_fl.deployment.site_node import shared_secret
 from adamss_fl.deployment.submissions import Submissions
 from adamss_fl.errors import AdamssError, InputError
 
@@ -22,19 +23,22 @@ def state_folder() -> Path | None:
     return Path(folder) if folder else None
 
 
-def take_replies_from_files(state: Path) -> None:
-    """Let Flower's Grid read the parts of a reply from the SuperLink's files, and look more often for those to come.
+def pass_objects_in_files(state: Path) -> None:
+    """Let Flower's Grid share the SuperLink's files of objects, and look more often for what is still to come.
 
     A reply is announced before its parts are sent; Flower looks for one again after 1, 2, 4 and 8 seconds.
     """
     grid: Any = importlib.import_module("flwr.superlink.grid.http_grid")
+    objects, word = state / FOLDER, shared_secret(state).read_bytes()
+    pusher = grid.make_push_object_fn_protobuf
 
     def pull(object_ids: list[str], pull_object_fn: Pull) -> dict[str, bytes]:
-        return pull_objects(
-            object_ids, from_files(state / FOLDER, pull_object_fn), initial_backoff=0.05, backoff_cap=0.4
-        )
+        return pull_objects(object_ids, from_files(objects, pull_object_fn), initial_backoff=0.05, backoff_cap=0.4)
 
-    grid.pull_objects = pull
+    def pusher_into_files(**named: Any) -> Push:
+        return into_files(objects, pusher(**named), word)
+
+    grid.pull_objects, grid.make_push_object_fn_protobuf = pull, pusher_into_files
 
 
 def run_name(run_config: Mapping[str, object]) -> str:

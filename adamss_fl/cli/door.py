@@ -32,7 +32,7 @@ def main() -> None:
     from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 
     from adamss_fl.deployment.object_files import FOLDER, from_files, into_files
-    from adamss_fl.deployment.site_node import KIT_VARIABLE, read_site_settings
+    from adamss_fl.deployment.site_node import KIT_VARIABLE, read_site_settings, shared_secret
     from adamss_fl.federation.guard.approvals import check_bundle
     from adamss_fl.federation.guard.site_folder import SiteFolder
 
@@ -40,13 +40,13 @@ def main() -> None:
     process: Any = importlib.import_module("flwr.supernode.runtime.run_clientapp")
     install, error = process.install_from_fab, process.Error
     inflate, pusher = process.pull_and_inflate_object_from_tree, process.make_push_object_fn_protobuf
-    objects = folder.folder / FOLDER
+    objects, word = folder.folder / FOLDER, shared_secret(folder.folder).read_bytes()
 
     def inflate_from_files(tree: Any, pull: Any, confirm: Any, **named: Any) -> Any:
         return inflate(tree, from_files(objects, pull), confirm, **named, **LOOKS)
 
     def pusher_into_files(*arguments: Any, **named: Any) -> Any:
-        return into_files(objects, pusher(*arguments, **named))
+        return into_files(objects, pusher(*arguments, **named), word)
 
     process.pull_and_inflate_object_from_tree = inflate_from_files
     process.make_push_object_fn_protobuf = pusher_into_files

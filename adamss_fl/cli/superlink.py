@@ -23,12 +23,13 @@ def main() -> None:
     from adamss_fl.deployment.lean_requests import CONTROL, FLEET, RUNTIME, only_for
     from adamss_fl.deployment.object_files import FOLDER, ObjectFiles
     from adamss_fl.deployment.server_node import STATE_VARIABLE, coordinator_secret
+    from adamss_fl.deployment.site_node import shared_secret
 
     stores: Any = importlib.import_module("flwr.supercore.object_store.object_store_factory")
     if not hasattr(extensions, "get_middleware") or not hasattr(stores, "SqlObjectStore"):
         raise AdamssError("this version of Flower has no place for the gate; install the version in constraints.txt")
     state = Path(os.environ[STATE_VARIABLE])
-    secret, sql_store = coordinator_secret(state), stores.SqlObjectStore
+    secret, word, sql_store = coordinator_secret(state), shared_secret(state).read_bytes(), stores.SqlObjectStore
 
     others = extensions.get_middleware()
     extensions.get_middleware = lambda: (Middleware(Gate, secret=secret), *others)

@@ -15,7 +15,7 @@ from typing import Any
 from adamss_fl.cli.flower_objects import check_object
 from adamss_fl.deployment.lean_requests import WholeRequests
 from adamss_fl.deployment.object_files import FOLDER, ObjectFiles
-from adamss_fl.deployment.site_node import KIT_VARIABLE, read_site_settings
+from adamss_fl.deployment.site_node import KIT_VARIABLE, read_site_settings, shared_secret
 
 _HASTE = 6
 """Pauses are so many times shorter: 0.5 s between looks for messages of the server (Flower: 3), 0.08 for replies."""
@@ -52,8 +52,9 @@ def main() -> None:
 
     served.create_app = create_app_of_lean_requests
     stores: Any = importlib.import_module("flwr.supercore.object_store.object_store_factory")
-    in_memory, folder = stores.InMemoryObjectStore, read_site_settings(Path(os.environ[KIT_VARIABLE])).state / FOLDER
-    stores.InMemoryObjectStore = lambda: ObjectFiles(in_memory(verify=False), folder, check_object, handed=True)
+    in_memory, state = stores.InMemoryObjectStore, read_site_settings(Path(os.environ[KIT_VARIABLE])).state
+    word = shared_secret(state).read_bytes()
+    stores.InMemoryObjectStore = lambda: ObjectFiles(in_memory(verify=False), state / FOLDER, check_object, word)
     flower_supernode()
 
 

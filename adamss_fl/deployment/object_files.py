@@ -14,6 +14,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from secrets import compare_digest
 from typing import Any
 
 FOLDER = "objects"
@@ -23,7 +24,7 @@ LEAST_BYTES = 1 << 16
 """An object smaller than this is in no file."""
 
 _IN_FILE = b"in a file"
-"""Stored and sent in place of the content; Flower takes nothing of this form for an object."""
+"""Stored in place of the content; Flower takes nothing of this form for an object."""
 
 _ID = re.compile(r"[0-9a-f]{64}")
 
@@ -37,14 +38,15 @@ class ObjectFiles:
     store : Flower's own, of which the caller has turned the check of contents off.
     check : raises ValueError where a content (second) is no object of the given ID, the hash of it (first).
     folder : where the files are; files that no object refers to any more are removed from it as new ones are announced.
-    handed : whether those who send objects may have put them into the folder themselves (see :func:`into_files`).
+    word : a secret of this machine's processes. Who sends it in place of an object has put that into the folder itself
+        (see :func:`into_files`).
     """
 
-    def __init__(self, store: Any, folder: Path, check: Push, handed: bool = False) -> None:
+    def __init__(self, store: Any, folder: Path, check: Push, word: bytes) -> None:
         self._store = store
         self._folder = folder
         self._check = check
-        self._handed = handed
+        self._word = word
         self._names = threading.Lock()  # held while a file gets its name or loses it
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for unfinished in folder.glob(".*"):
@@ -66,7 +68,8 @@ class ObjectFiles:
 
     def put(self, object_id: str, object_content: bytes) -> None:
         """Store an announced object. Raises ValueError where the content is another's, OSError on a full disk."""
-        given = read(self._folder, object_id) if self._handed and object_content == _IN_FILE else None
+        is_word = compare_digest(object_content, self._word)
+        given = read(self._folder, object_id) if is_word else None
         self._check(object_id, object_content if given is None else given)
         if given is None and len(object_content) >= LEAST_BYTES:
             with self._names:
@@ -100,13 +103,13 @@ def from_files(folder: Path, pull: Pull) -> Pull:
     return pulled
 
 
-def into_files(folder: Path, push: Push) -> Push:
-    """``push``, which sends an object under its ID, but a larger one by way of ``folder``."""
+def into_files(folder: Path, push: Push, word: bytes) -> Push:
+    """``push``, which sends an object under its ID, but a larger one by way of ``folder`` and ``word`` in its place."""
 
     def pushed(object_id: str, content: bytes) -> None:
         if len(content) >= LEAST_BYTES:
             write(folder, object_id, content)
-            content = _IN_FILE
+            content = word
         push(object_id, content)
 
     return pushed

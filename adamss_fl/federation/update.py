@@ -81,9 +81,12 @@ def _explosion(weights: Tensors, shared: Weights, max_change: float) -> str | No
         for name, current in shared.items():
             if not np.issubdtype(current.dtype, np.floating) or is_statistic(name) != statistics:
                 continue
-            start = current.astype(np.float64)
-            change += float(np.square(weights[name].astype(np.float64) - start).sum())
-            before += float(np.square(start).sum())
+            kind = np.promote_types(current.dtype, np.float32)
+            start = current.astype(kind, copy=False)
+            with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+                moved = weights[name].astype(kind, copy=False) - start
+                change += float(np.vdot(moved, moved))
+            before += float(np.vdot(start, start))
             count += current.size
         allowed = times * max((before / max(count, 1)) ** 0.5, least)
         if (change / max(count, 1)) ** 0.5 > allowed:

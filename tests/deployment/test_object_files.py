@@ -14,6 +14,7 @@ from adamss_fl.deployment import object_files
 from adamss_fl.deployment.object_files import LEAST_BYTES, ObjectFiles, from_files, into_files, read
 
 RUN = 7
+WORD = bytes(range(32))
 REFUSED = "not what its ID says|unexpected structure"
 
 
@@ -32,14 +33,14 @@ def tree(*ids: str) -> Any:
     return kind(object_id=root, children=[kind(object_id=each) for each in ids])
 
 
-Stores = Callable[..., ObjectFiles]
+Stores = Callable[[], ObjectFiles]
 
 
 @pytest.fixture(params=["sql", "memory"])
 def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Stores:
     """Opens a store over files in ``tmp_path / "objects"``; that over SQLite finds what another has left."""
 
-    def opened(handed: bool = False) -> ObjectFiles:
+    def opened() -> ObjectFiles:
         store: Any
         if request.param == "sql":
             module: Any = importlib.import_module("flwr.supercore.object_store.sql_object_store")
@@ -48,7 +49,7 @@ def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Stores:
         else:
             module = importlib.import_module("flwr.supercore.object_store.in_memory_object_store")
             store = module.InMemoryObjectStore(verify=False)
-        return ObjectFiles(store, tmp_path / "objects", check_object, handed)
+        return ObjectFiles(store, tmp_path / "objects", check_object, WORD)
 
     return opened
 
@@ -100,28 +101,29 @@ def test_an_object_that_is_not_what_its_id_says_is_refused(stores: Stores, tmp_p
 
 def test_a_file_that_was_not_handed_over_is_not_taken_on_a_word(stores: Stores, tmp_path: Path) -> None:
     """A site may not say to a SuperLink that what it sends is there already."""
-    store = stores(handed=False)
+    store = stores()
     object_id, content = an_object(LEAST_BYTES)
     store.preregister(RUN, tree(object_id))
     object_files.write(tmp_path / "objects", object_id, content)
-    with pytest.raises(ValueError, match="not what its ID says"):
-        store.put(object_id, object_files._IN_FILE)
+    for said in (object_files._IN_FILE, b"", WORD[:-1], b"w" * 32):
+        with pytest.raises(ValueError, match="not what its ID says"):
+            store.put(object_id, said)
     assert store.get(object_id) == b""
 
 
 def test_an_object_may_be_handed_over_in_its_file(stores: Stores, tmp_path: Path) -> None:
-    store = stores(handed=True)
+    store = stores()
     (object_id, content), (small, little), (missing, _) = an_object(LEAST_BYTES), an_object(1), an_object(2**17)
     store.preregister(RUN, tree(object_id, small, missing))
-    push = into_files(tmp_path / "objects", store.put)
+    push = into_files(tmp_path / "objects", store.put, WORD)
     push(object_id, content)
     push(small, little)
     assert (store.get(object_id), store.get(small)) == (content, little)
     with pytest.raises(ValueError, match=REFUSED):
-        store.put(missing, object_files._IN_FILE)
+        store.put(missing, WORD)
     object_files.write(tmp_path / "objects", missing, content)
     with pytest.raises(ValueError, match=REFUSED):
-        store.put(missing, object_files._IN_FILE)
+        store.put(missing, WORD)
 
 
 def test_a_damaged_file_is_as_if_it_were_not_there(stores: Stores, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError, p
 from adamss_fl.deployment.submissions import Submissions
 from adamss_fl.errors import AdamssError, InputError
 from server.app import _run_deployed
-from server.deployed import await_turn, take_replies_from_files
+from server.deployed import await_turn, pass_objects_in_files
 
 TASK = "name: x\n"
 
@@ -94,14 +94,17 @@ def test_any_other_failure_of_the_system_is_a_defect_and_is_not_hidden(
     assert submissions.outcome("first") is None
 
 
-def test_a_reply_is_read_from_the_superlinks_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objects_pass_between_the_app_and_its_superlink_in_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     grid: Any = importlib.import_module("flwr.superlink.grid.http_grid")
     monkeypatch.setattr(grid, "pull_objects", grid.pull_objects)  # put back afterwards
+    monkeypatch.setattr(grid, "make_push_object_fn_protobuf", lambda push_object_protobuf: push_object_protobuf)
     content = b"x" * 2**20
     object_id = hashlib.sha256(content).hexdigest()
     (tmp_path / "objects").mkdir()
     (tmp_path / "objects" / object_id).write_bytes(content)
-    take_replies_from_files(tmp_path)
+    pass_objects_in_files(tmp_path)
     asked: list[str] = []
     pauses: list[dict[str, float]] = []
 
@@ -120,4 +123,7 @@ def test_a_reply_is_read_from_the_superlinks_files(tmp_path: Path, monkeypatch: 
     found = grid.pull_objects(object_ids=[object_id, "small"], pull_object_fn=ask)
     assert found == {object_id: content, "small": b"sent"}
     assert asked == ["small"] * 3
+    pushed: dict[str, bytes] = {}
+    grid.make_push_object_fn_protobuf(push_object_protobuf=pushed.__setitem__)(object_id, content)
+    assert pushed == {object_id: (tmp_path / "superexec.secret").read_bytes()}
     assert pauses == [{"initial_backoff": 0.05, "backoff_cap": 0.4}]
