@@ -1,6 +1,6 @@
-"""Flower's ``flower-superlink`` behind the project's gate, its larger objects in files.
+"""Flower's ``flower-superlink`` behind the project's gate, with cheaper requests and its larger objects in files.
 
-See ``adamss_fl.deployment.gate`` and ``adamss_fl.deployment.object_files``.
+See ``adamss_fl.deployment.gate``, ``lean_requests`` and ``object_files``.
 """
 
 import gc
@@ -10,45 +10,52 @@ from pathlib import Path
 from typing import Any
 
 from adamss_fl.cli.flower_objects import check_object
+from adamss_fl.deployment.gate import Gate
+from adamss_fl.deployment.lean_requests import CONTROL, FLEET, RUNTIME, only_for
+from adamss_fl.deployment.object_files import FOLDER, ObjectFiles
+from adamss_fl.deployment.server_node import STATE_VARIABLE, coordinator_secret
+from adamss_fl.deployment.site_node import shared_secret
 from adamss_fl.errors import AdamssError
+
+_LAYERS = (
+    ("flwr.superlink.routers.control.middlewares", "ControlSensitiveResponseMiddleware", CONTROL),
+    ("flwr.superlink.routers.control.middlewares", "ControlAuthenticationMiddleware", CONTROL),
+    ("flwr.superlink.routers.control.middlewares", "ControlLicenseMiddleware", CONTROL),
+    ("flwr.superlink.routers.control.middlewares", "ControlEventLogMiddleware", CONTROL),
+    ("flwr.superlink.routers.fleet.node_auth", "NodeAuthMiddleware", FLEET),
+    ("flwr.superlink.routers.fleet.middlewares", "FleetEventLogMiddleware", FLEET),
+    ("flwr.supercore.routers.runtime.tracing", "RuntimeTracingMiddleware", RUNTIME),
+)
+"""Flower's layers that have something to do for one of its APIs alone: module, class, and where its paths begin."""
 
 
 def main() -> None:
     """Run the SuperLink that the command line describes. Raises AdamssError where this Flower has no place for it."""
-    from flwr.superlink import extensions
     from flwr.superlink.cli.flower_superlink import flower_superlink
-    from starlette.middleware import Middleware
 
-    from adamss_fl.deployment.gate import Gate
-    from adamss_fl.deployment.lean_requests import CONTROL, FLEET, RUNTIME, only_for
-    from adamss_fl.deployment.object_files import FOLDER, ObjectFiles
-    from adamss_fl.deployment.server_node import STATE_VARIABLE, coordinator_secret
-    from adamss_fl.deployment.site_node import shared_secret
-
-    stores: Any = importlib.import_module("flwr.supercore.object_store.object_store_factory")
-    if not hasattr(extensions, "get_middleware") or not hasattr(stores, "SqlObjectStore"):
-        raise AdamssError("this version of Flower has no place for the gate; install the version in constraints.txt")
     state = Path(os.environ[STATE_VARIABLE])
-    secret, word, sql_store = coordinator_secret(state), shared_secret(state).read_bytes(), stores.SqlObjectStore
-
-    others = extensions.get_middleware()
-    extensions.get_middleware = lambda: (Middleware(Gate, secret=secret), *others)
-    stores.SqlObjectStore = lambda database: ObjectFiles(
-        sql_store(database, verify=False), state / FOLDER, check_object
-    )
-    control, fleet = "flwr.superlink.routers.control.middlewares", "flwr.superlink.routers.fleet"
-    for module, name, prefix in (
-        (control, "ControlSensitiveResponseMiddleware", CONTROL),
-        (control, "ControlAuthenticationMiddleware", CONTROL),
-        (control, "ControlLicenseMiddleware", CONTROL),
-        (control, "ControlEventLogMiddleware", CONTROL),
-        (f"{fleet}.node_auth", "NodeAuthMiddleware", FLEET),
-        (f"{fleet}.middlewares", "FleetEventLogMiddleware", FLEET),
-        ("flwr.supercore.routers.runtime.tracing", "RuntimeTracingMiddleware", RUNTIME),
-    ):
+    _stand_behind_the_gate(coordinator_secret(state))
+    _keep_objects_in_files(state / FOLDER, shared_secret(state).read_bytes())
+    for module, name, prefix in _LAYERS:
         only_for(prefix, getattr(importlib.import_module(module), name))
     gc.freeze()  # what was imported need not be looked through again and again
     flower_superlink()
+
+
+def _stand_behind_the_gate(secret: bytes) -> None:
+    from flwr.superlink import extensions
+    from starlette.middleware import Middleware
+
+    if not hasattr(extensions, "get_middleware"):
+        raise AdamssError("this version of Flower has no place for the gate; install the version in constraints.txt")
+    others = extensions.get_middleware()
+    extensions.get_middleware = lambda: (Middleware(Gate, secret=secret), *others)
+
+
+def _keep_objects_in_files(folder: Path, word: bytes) -> None:
+    stores: Any = importlib.import_module("flwr.supercore.object_store.object_store_factory")
+    in_database = stores.SqlObjectStore
+    stores.SqlObjectStore = lambda path: ObjectFiles(in_database(path, verify=False), folder, check_object, word)
 
 
 if __name__ == "__main__":
