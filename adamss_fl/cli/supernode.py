@@ -26,6 +26,14 @@ def main() -> None:
     from flwr.supernode.cli.flower_supernode import flower_supernode
 
     internal: Any = importlib.import_module("flwr.supernode.start_client_internal")
+    _answer_what_was_taken(internal)
+    internal.time = _Impatient()
+    _take_whole_requests()
+    _keep_objects_in_files(read_site_settings(Path(os.environ[KIT_VARIABLE])).state)
+    flower_supernode()
+
+
+def _answer_what_was_taken(internal: Any) -> None:
     pull, push = internal._pull_and_store_message, internal._push_messages
     taken: set[str] = set()
 
@@ -41,21 +49,24 @@ def main() -> None:
             push(state=Watched(state, taken), **others)
 
     internal._pull_and_store_message, internal._push_messages = pull_noted, push_until_answered
-    internal.time = _Impatient()
+
+
+def _take_whole_requests() -> None:
     served: Any = importlib.import_module("flwr.supernode.main")
     create_app = served.create_app
 
-    def create_app_of_lean_requests(**settings: Any) -> Any:
+    def create_app_of_whole_requests(**settings: Any) -> Any:
         app = create_app(**settings)
         app.add_middleware(WholeRequests)
         return app
 
-    served.create_app = create_app_of_lean_requests
+    served.create_app = create_app_of_whole_requests
+
+
+def _keep_objects_in_files(state: Path) -> None:
     stores: Any = importlib.import_module("flwr.supercore.object_store.object_store_factory")
-    in_memory, state = stores.InMemoryObjectStore, read_site_settings(Path(os.environ[KIT_VARIABLE])).state
-    word = shared_secret(state).read_bytes()
+    in_memory, word = stores.InMemoryObjectStore, shared_secret(state).read_bytes()
     stores.InMemoryObjectStore = lambda: ObjectFiles(in_memory(verify=False), state / FOLDER, check_object, word)
-    flower_supernode()
 
 
 class Watched:
