@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,12 @@ def _tell_absences(path: Path, offset: int) -> int:
         except ValueError:  # torn by a crash; the line after it is whole
             continue
         if event.get("kind") == "absence":
-            console.print(
-                f"round {event['round']}: {event['site']} is absent: {event['cause']}", soft_wrap=True, markup=False
-            )
+            console.print(_absence(event), soft_wrap=True, markup=False)
     return offset + len(whole)
+
+
+def _absence(event: Mapping[str, Any]) -> str:
+    round_, site, cause = event["round"], event["site"], event["cause"]
+    if cause == "statistic_not_allowed":  # the site is there; most figures a run can do without
+        return f"round {round_}: the policy of {site} keeps back a figure that was asked for ({cause})"
+    return f"round {round_}: {site} is absent: {cause}"
