@@ -3,13 +3,15 @@
     python benchmarks/soak.py --out runs/soak --rounds 200
 
 A server and three sites from kits, over TLS on this machine's loopback, with a tiny model and one step a round.
-Every 20 rounds the resident memory and the open files of every lasting process are read, and the sizes of the database
-and of all logs.
+Every 20 rounds the resident memory and the open files of every lasting process are read, and the sizes of the database,
+of the files of objects and of all logs.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from deployed import SITES, configuration, running
@@ -18,7 +20,10 @@ from processes import Federation, eventually
 from adamss_fl.federation.files import write_json
 
 RUN = "soak"
-PROCESSES = (("server", "superlink"), ("server", "superexec"), ("hospital-1", "supernode"), ("hospital-1", "superexec"))
+PROCESSES = (
+    *(("server", "superlink"), ("server", "superexec")),
+    *(("hospital-1", "supernode"), ("hospital-1", "superexec"), ("hospital-1", "clients")),
+)
 
 
 def main() -> None:
@@ -70,14 +75,20 @@ def figures(federation: Federation) -> dict[str, float]:
         found[f"{name}, files"] = files
     state = federation.server / "state"
     found["database, MiB"] = size(state.glob("superlink.db*"))
+    found["objects of the server, MiB"] = size(state.glob("objects/*"))
+    found["objects of a site, MiB"] = size((federation.site(SITES[0]) / "state").glob("objects/*"))
     found["logs, MiB"] = size(federation.folder.rglob("*.log*"))
     found["audit of a site, MiB"] = size((federation.site(SITES[0]) / "state").glob("audit*"))
     return found
 
 
-def size(paths: object) -> float:
-    """MiB of files together."""
-    return sum(path.stat().st_size for path in paths) / 2**20  # type: ignore[attr-defined]
+def size(paths: Iterable[Path]) -> float:
+    """MiB of files together; one that is gone meanwhile counts nothing."""
+    total = 0
+    for path in paths:
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total / 2**20
 
 
 if __name__ == "__main__":
