@@ -30,7 +30,7 @@ CHUNK_BYTES = 24 * 2**20
 request costs the SuperLink some 10 ms whatever its size."""
 
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Environment of processes that pass a model on: else half of the time of a copy goes to the system's page faults."""
+"""Environment of processes that pass a model on: else most of the time of a copy goes to the system's page faults."""
 
 _KEYS = ("path", "layout", "state", "device", "port")
 
