@@ -4,6 +4,7 @@ An :class:`Instruction` goes out, a :class:`Reply` or an :class:`Absence` comes 
 as the server sees it; ``LocalSites`` (this process) and ``server`` (Flower's Grid) implement it.
 """
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -86,9 +87,11 @@ class PolicyRefusal(SiteFailure):
 
 
 def failure_code(failure: Exception) -> str:
-    """What the server is told of an exception at a site: the code of a SiteFailure, ``bad_input`` or ``site_error``."""
+    """What the server is told of an exception at a site: a SiteFailure's code, or one of the three below."""
     if isinstance(failure, SiteFailure):
         return failure.code
+    if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "disk_full"
     return "bad_input" if isinstance(failure, InputError) else "site_error"
 
 
