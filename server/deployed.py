@@ -10,7 +10,7 @@ from typing import Any
 
 from flwr.supercore.inflatable.inflatable_utils import pull_objects
 
-from adamss_fl.deployment.object_files import FOLDER, Pull, Push, from_files, into_files
+from adamss_fl.deployment.object_files import FOLDER, LOOKS, Pull, Push, from_files, into_files
 from adamss_fl.deployment.server_node import REGISTERED, STATE_VARIABLE
 from adamss_fl.deployment.site_node import shared_secret
 from adamss_fl.deployment.submissions import Submissions
@@ -33,7 +33,7 @@ def pass_objects_in_files(state: Path) -> None:
     pusher = grid.make_push_object_fn_protobuf
 
     def pull(object_ids: list[str], pull_object_fn: Pull) -> dict[str, bytes]:
-        return pull_objects(object_ids, from_files(objects, pull_object_fn), initial_backoff=0.05, backoff_cap=0.4)
+        return pull_objects(object_ids, from_files(objects, pull_object_fn), **LOOKS)
 
     def pusher_into_files(**named: Any) -> Push:
         return into_files(objects, pusher(**named), word)

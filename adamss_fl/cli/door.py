@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 _REFUSAL = re.compile(r"<class '[\w.]+\.BundleRefused'>:<'([a-z_]{1,40})'>")
 """What Flower makes of a BundleRefused."""
 
-LOOKS = {"initial_backoff": 0.05, "backoff_cap": 0.4}
-"""Seconds between two looks for a part of a message that has not come yet: at first, and at most."""
-
 
 class BundleRefused(AdamssError):
     """The application bundle is not approved at this site."""
@@ -72,7 +69,7 @@ def _tell_codes(process: Any) -> None:
 
 
 def _pass_objects_in_files(process: Any, state: Path) -> None:
-    from adamss_fl.deployment.object_files import FOLDER, from_files, into_files
+    from adamss_fl.deployment.object_files import FOLDER, LOOKS, from_files, into_files
     from adamss_fl.deployment.site_node import shared_secret
 
     inflate, pusher = process.pull_and_inflate_object_from_tree, process.make_push_object_fn_protobuf

@@ -11,8 +11,10 @@ import hashlib
 import os
 import re
 import threading
+import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from secrets import compare_digest
 from typing import Any
@@ -25,6 +27,12 @@ LEAST_BYTES = 1 << 16
 
 _IN_FILE = b"in a file"
 """Stored in place of the content; Flower takes nothing of this form for an object."""
+
+_UNFINISHED_SECONDS = 3600
+"""A file that was begun so long ago is finished by nobody."""
+
+LOOKS: dict[str, Any] = {"initial_backoff": 0.05, "backoff_cap": 0.4}
+"""Seconds between two looks for a part of a message that has not come yet, as Flower names them: at first, at most."""
 
 _ID = re.compile(r"[0-9a-f]{64}")
 
@@ -49,8 +57,6 @@ class ObjectFiles:
         self._word = word
         self._names = threading.Lock()  # held while a file gets its name or loses it
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for unfinished in folder.glob(".*"):
-            unfinished.unlink()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -86,11 +92,16 @@ class ObjectFiles:
         return read(self._folder, object_id) if content == _IN_FILE else content
 
     def _sweep(self) -> None:
-        """Remove files of objects that the store has no more, as far as a database has committed that."""
+        """Remove files of objects that the store has no more, as far as a database has committed that.
+
+        So is what a process that was killed has half written; another may be writing at this moment.
+        """
         with self._names:
             for path in self._folder.iterdir():
-                if not path.name.startswith(".") and path.name not in self._store:
-                    path.unlink()
+                with suppress(FileNotFoundError):  # finished meanwhile, and so of another name
+                    is_old = time.time() - path.stat().st_mtime > _UNFINISHED_SECONDS
+                    if is_old if path.name.startswith(".") else path.name not in self._store:
+                        path.unlink()
 
 
 def from_files(folder: Path, pull: Pull) -> Pull:

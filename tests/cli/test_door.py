@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from adamss_fl.cli import door
+from adamss_fl.deployment.object_files import LOOKS
 from adamss_fl.deployment.site_node import KIT_VARIABLE
 from adamss_fl.federation.guard.approvals import Approvals, bundle_digest
 
@@ -108,7 +109,7 @@ def test_what_is_large_passes_between_client_and_node_in_files(
     (kit / "state/objects").mkdir()
 
     def inflate(tree: Any, pull: Any, confirm: Any, **named: Any) -> Any:
-        assert named == {"return_type": dict, **door.LOOKS}
+        assert named == {"return_type": dict, **LOOKS}
         return pull(object_id)
 
     monkeypatch.setattr(process, "pull_and_inflate_object_from_tree", inflate)

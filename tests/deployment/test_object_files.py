@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import importlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,10 +165,13 @@ def test_a_superlink_that_was_killed_finds_its_objects_again(stores: Stores, tmp
     store = stores()
     store.preregister(RUN, tree(object_id))
     store.put(object_id, content)
-    (tmp_path / "objects" / ".half").write_bytes(b"half")
+    for name in (".half", ".being-written"):
+        (tmp_path / "objects" / name).write_bytes(b"half")
+    os.utime(tmp_path / "objects" / ".half", (0, 0))
     again = stores()
     assert again.get(object_id) == content
-    assert files(tmp_path) == {object_id}
+    again.preregister(RUN, tree(object_id))
+    assert files(tmp_path) == {object_id, ".being-written"}
 
 
 def test_what_is_in_a_file_is_not_asked_for(tmp_path: Path) -> None:
