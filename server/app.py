@@ -20,7 +20,14 @@ from flwr.serverapp import Grid, ServerApp
 
 from adamss_fl.errors import AdamssError
 from client.paths import run_files
-from server.deployed import await_turn, pass_objects_in_files, read_registered, run_name, state_folder
+from server.deployed import (
+    await_turn,
+    listen_for_replies,
+    pass_objects_in_files,
+    read_registered,
+    run_name,
+    state_folder,
+)
 from server.grid_sites import GridSites
 
 log = logging.getLogger("flwr")
@@ -88,6 +95,7 @@ def _run_deployed(grid: Grid, context: Context, run_config: Mapping[str, Any], s
             keys=read_registered(state),
             quorum=settings.federation.min_sites,
             spool=out / "replies",
+            pause=listen_for_replies(state),
         )
         run_federation(settings, sites, out)
     except AdamssError as error:

@@ -4,17 +4,20 @@ import importlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from flwr.supercore.inflatable.inflatable_utils import pull_objects
 
+from adamss_fl.deployment.long_polls import FileBell
 from adamss_fl.deployment.object_files import FOLDER, LOOKS, Pull, Push, from_files, into_files
-from adamss_fl.deployment.server_node import REGISTERED, STATE_VARIABLE
+from adamss_fl.deployment.server_node import REGISTERED, REPLIES_BELL, STATE_VARIABLE
 from adamss_fl.deployment.site_node import shared_secret
 from adamss_fl.deployment.submissions import Submissions
 from adamss_fl.errors import AdamssError, InputError
+
+_PAUSE_SECONDS = 2.0
 
 
 def state_folder() -> Path | None:
@@ -39,6 +42,12 @@ def pass_objects_in_files(state: Path) -> None:
         return into_files(objects, pusher(**named), word)
 
     grid.pull_objects, grid.make_push_object_fn_protobuf = pull, pusher_into_files
+
+
+def listen_for_replies(state: Path) -> Callable[[float], None]:
+    """A pause between two looks for replies that ends when the SuperLink is told of one, or after 2 s."""
+    bell = FileBell(state / REPLIES_BELL)
+    return lambda waited: bell.listen(_PAUSE_SECONDS)
 
 
 def run_name(run_config: Mapping[str, object]) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -19,12 +19,17 @@ from client import records
 
 log = logging.getLogger("adamss_fl.server")
 
-_POLL_SECONDS = (0.1, 2.0)
-"""Shortest and longest pause between two looks for replies. In between it is a thirtieth of the time since the question
-or since the last reply: a look asks once for each site, and where sites train for minutes a reply may wait a second."""
 _JOIN_POLL_SECONDS = 0.2
 
 _CLIENT_APP_RAISED, _CLIENT_APP_CRASHED = 2, 8
+
+
+def sleep_in_proportion(waited: float) -> None:
+    """Sleep for a thirtieth of the seconds ``waited`` since the question or the last reply, 0.1 s to 2 s.
+
+    A look for replies asks once for each site, and where sites train for minutes a reply may wait a second.
+    """
+    time.sleep(min(max(waited / 30, 0.1), 2.0))
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class GridSites:
     keys : each site's public key (PEM) in a deployed federation; None in a simulation.
     quorum : how many sites must have connected by then in a deployed federation.
     spool : folder for the weights in replies while a round is collected; None keeps them in memory.
+    pause : waits between two looks for replies, given the seconds since the question or the last reply.
 
     Raises AdamssError where the nodes are not the expected sites, or too few of them.
     """
@@ -60,8 +66,10 @@ class GridSites:
         keys: Mapping[str, bytes] | None = None,
         quorum: int = 1,
         spool: Path | None = None,
+        pause: Callable[[float], None] = sleep_in_proportion,
     ) -> None:
         self._grid = grid
+        self._pause = pause
         self._spool = spool
         self._late: dict[str, _Asked] = {}
         self._expected = tuple(sorted(expected))
@@ -135,7 +143,6 @@ class GridSites:
 
         They are fetched one by one: Flower would hold all that wait at once, and each of them is a model.
         """
-        shortest, longest = _POLL_SECONDS
         last = time.monotonic()
         while asked:
             for message in self._waiting([*asked, *self._late]):
@@ -149,7 +156,7 @@ class GridSites:
                     log.warning("a second reply to one message is left out")
             if not asked or (deadline is not None and time.monotonic() - started >= deadline):
                 return
-            time.sleep(min(max((time.monotonic() - last) / 30, shortest), longest))
+            self._pause(time.monotonic() - last)
 
     def _waiting(self, asked: Sequence[str]) -> Iterable[Message]:
         """Yield the replies to the messages ``asked`` that have come, fetching each when it is its turn."""

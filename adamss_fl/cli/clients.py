@@ -29,6 +29,7 @@ _IMPORTED = (
     "adamss_fl.federation.guard.guarded_site",
     "adamss_fl.provisioning.kits",
     "adamss_fl.training",
+    "torch._dynamo",  # PyTorch imports it when the first optimizer is made, for a second or more
 )
 """What answering a message needs; nothing of it starts a thread of Python's or opens a connection."""
 

@@ -1,6 +1,6 @@
-"""Flower's ``flower-superlink`` behind the project's gate, with cheaper requests and its larger objects in files.
+"""Flower's ``flower-superlink`` behind the project's gate, with cheaper and fewer requests and larger objects in files.
 
-See ``adamss_fl.deployment.gate``, ``lean_requests`` and ``object_files``.
+See ``adamss_fl.deployment.gate``, ``lean_requests``, ``long_polls`` and ``object_files``.
 """
 
 import gc
@@ -12,8 +12,9 @@ from typing import Any
 from adamss_fl.cli.flower_objects import check_object
 from adamss_fl.deployment.gate import Gate
 from adamss_fl.deployment.lean_requests import CONTROL, FLEET, RUNTIME, only_for
+from adamss_fl.deployment.long_polls import Bell, FileBell, LongPolls
 from adamss_fl.deployment.object_files import FOLDER, ObjectFiles
-from adamss_fl.deployment.server_node import STATE_VARIABLE, coordinator_secret
+from adamss_fl.deployment.server_node import REPLIES_BELL, STATE_VARIABLE, coordinator_secret
 from adamss_fl.deployment.site_node import shared_secret
 from adamss_fl.errors import AdamssError
 
@@ -34,7 +35,7 @@ def main() -> None:
     from flwr.superlink.cli.flower_superlink import flower_superlink
 
     state = Path(os.environ[STATE_VARIABLE])
-    _stand_behind_the_gate(coordinator_secret(state))
+    _stand_behind_the_gate(coordinator_secret(state), FileBell(state / REPLIES_BELL))
     _keep_objects_in_files(state / FOLDER, shared_secret(state).read_bytes())
     for module, name, prefix in _LAYERS:
         only_for(prefix, getattr(importlib.import_module(module), name))
@@ -42,14 +43,25 @@ def main() -> None:
     flower_superlink()
 
 
-def _stand_behind_the_gate(secret: bytes) -> None:
+def _stand_behind_the_gate(secret: bytes, replies: FileBell) -> None:
     from flwr.superlink import extensions
     from starlette.middleware import Middleware
 
     if not hasattr(extensions, "get_middleware"):
         raise AdamssError("this version of Flower has no place for the gate; install the version in constraints.txt")
     others = extensions.get_middleware()
-    extensions.get_middleware = lambda: (Middleware(Gate, secret=secret), *others)
+    messages, runs = Bell(), Bell()
+    held = {FLEET + "pull-messages": messages, RUNTIME + "acquire-task": runs}
+    rings = {
+        RUNTIME + "push-messages": messages.ring,
+        CONTROL + "start-run": runs.ring,
+        FLEET + "push-messages": replies.ring,
+    }
+    extensions.get_middleware = lambda: (
+        Middleware(Gate, secret=secret),
+        Middleware(LongPolls, held=held, rings=rings),
+        *others,
+    )
 
 
 def _keep_objects_in_files(folder: Path, word: bytes) -> None:

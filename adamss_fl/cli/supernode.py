@@ -9,12 +9,14 @@ until the reply to the very message is among it.
 import importlib
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from adamss_fl.cli.flower_objects import check_object
-from adamss_fl.deployment.lean_requests import WholeRequests
-from adamss_fl.deployment.object_files import FOLDER, ObjectFiles
+from adamss_fl.deployment.lean_requests import RUNTIME, WholeRequests
+from adamss_fl.deployment.long_polls import Bell, LongPolls
+from adamss_fl.deployment.object_files import FOLDER, LOOKS, ObjectFiles
 from adamss_fl.deployment.site_node import KIT_VARIABLE, read_site_settings, shared_secret
 
 _HASTE = 6
@@ -26,41 +28,44 @@ def main() -> None:
     from flwr.supernode.cli.flower_supernode import flower_supernode
 
     internal: Any = importlib.import_module("flwr.supernode.start_client_internal")
-    _answer_what_was_taken(internal)
+    tasks = Bell()
+    _answer_what_was_taken(internal, tasks)
     internal.time = _Impatient()
-    _take_whole_requests()
+    internal.pull_objects = partial(internal.pull_objects, **LOOKS)  # Flower: 1, 2, 4 and 8 s
+    _serve_lean_requests(tasks)
     _keep_objects_in_files(read_site_settings(Path(os.environ[KIT_VARIABLE])).state)
     flower_supernode()
 
 
-def _answer_what_was_taken(internal: Any) -> None:
+def _answer_what_was_taken(internal: Any, tasks: Bell) -> None:
     pull, push = internal._pull_and_store_message, internal._push_messages
     taken: set[str] = set()
 
     def pull_noted(state: Any, **others: Any) -> Any:
         taken.clear()
-        run = pull(state=Watched(state, taken), **others)
+        run = pull(state=Watched(state, taken, tasks), **others)
         if run is None:  # nothing came, or what came is of a run that is over: Flower keeps it and answers it never
             taken.clear()
         return run
 
     def push_until_answered(state: Any, **others: Any) -> None:
         while taken:
-            push(state=Watched(state, taken), **others)
+            push(state=Watched(state, taken, tasks), **others)
 
     internal._pull_and_store_message, internal._push_messages = pull_noted, push_until_answered
 
 
-def _take_whole_requests() -> None:
+def _serve_lean_requests(tasks: Bell) -> None:
     served: Any = importlib.import_module("flwr.supernode.main")
     create_app = served.create_app
 
-    def create_app_of_whole_requests(**settings: Any) -> Any:
+    def create_lean_app(**settings: Any) -> Any:
         app = create_app(**settings)
+        app.add_middleware(LongPolls, held={RUNTIME + "acquire-task": tasks}, rings={})
         app.add_middleware(WholeRequests)
         return app
 
-    served.create_app = create_app_of_whole_requests
+    served.create_app = create_lean_app
 
 
 def _keep_objects_in_files(state: Path) -> None:
@@ -70,16 +75,22 @@ def _keep_objects_in_files(state: Path) -> None:
 
 
 class Watched:
-    """A SuperNode's state that notes which messages were taken and have no reply yet.
+    """A SuperNode's state that notes which messages were taken and have no reply yet, and rings for each new task.
 
     Flower stores a message when it has taken it, and deletes it with its reply, whether that could be sent or not.
     """
 
-    def __init__(self, state: Any, taken: set[str]) -> None:
-        self._state, self._taken = state, taken
+    def __init__(self, state: Any, taken: set[str], tasks: Bell) -> None:
+        self._state, self._taken, self._tasks = state, taken, tasks
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._state, name)
+
+    def create_task(self, **settings: Any) -> Any:
+        """Create, as the state does, and ring."""
+        task = self._state.create_task(**settings)
+        self._tasks.ring()
+        return task
 
     def store_message(self, message: Any) -> Any:
         """Store, as the state does, and note a message that is no reply."""

@@ -13,6 +13,9 @@ STATE_VARIABLE = "ADAMSS_FL_SERVER_STATE"
 REGISTERED = "registered.json"
 """In the state folder: the public key (PEM) of every site that may take part, by name."""
 
+REPLIES_BELL = "replies.bell"
+"""In the state folder: what the SuperLink rings when a reply is announced (``long_polls.FileBell``)."""
+
 LOOPBACK = "127.0.0.1"
 
 _GIVE_MEMORY_BACK = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(2**20)}
