@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from adamss_fl.deployment.site_node import HUGE_PAGES, flower, flower_environment, shared_secret
+from adamss_fl.deployment.site_node import HUGE_PAGES, KEEP_MEMORY, flower, flower_environment, shared_secret
 from adamss_fl.deployment.supervisor import Program
 
 STATE_VARIABLE = "ADAMSS_FL_SERVER_STATE"
@@ -17,9 +17,6 @@ REPLIES_BELL = "replies.bell"
 """In the state folder: what the SuperLink rings when a reply is announced (``long_polls.FileBell``)."""
 
 LOOPBACK = "127.0.0.1"
-
-_GIVE_MEMORY_BACK = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(2**20)}
-"""glibc: what is larger than a MiB, such as parts of a model, goes back to the system as soon as it is freed."""
 
 
 def coordinator_secret(state: Path) -> bytes:
@@ -37,8 +34,8 @@ def programs(state: Path, port: int, ca_file: Path, cert_file: Path, key_file: P
     environment = {
         **flower_environment(state),
         STATE_VARIABLE: str(state.resolve()),
-        **_GIVE_MEMORY_BACK,
         **HUGE_PAGES,
+        **KEEP_MEMORY,
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))),
     }
     coordinator_secret(state)
