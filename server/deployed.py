@@ -17,7 +17,7 @@ from adamss_fl.deployment.site_node import shared_secret
 from adamss_fl.deployment.submissions import Submissions
 from adamss_fl.errors import AdamssError, InputError
 
-_PAUSE_SECONDS = 2.0
+_PAUSE_SECONDS = 4.0
 
 
 def state_folder() -> Path | None:
@@ -45,7 +45,7 @@ def pass_objects_in_files(state: Path) -> None:
 
 
 def listen_for_replies(state: Path) -> Callable[[float], None]:
-    """A pause between two looks for replies that ends when the SuperLink is told of one, or after 2 s."""
+    """A pause between two looks for replies that ends when the SuperLink has all of one, or after 4 s."""
     bell = FileBell(state / REPLIES_BELL)
     return lambda waited: bell.listen(_PAUSE_SECONDS)
 

@@ -10,11 +10,13 @@ checked and loaded there. Only the site's own account can reach the socket in FO
 import gc
 import importlib
 import json
+import logging
 import os
 import signal
 import socket
 import sys
 import threading
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -82,10 +84,18 @@ def _answer(line: socket.socket) -> None:
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        raise
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except Exception:
+        traceback.print_exc()
     finally:
         with suppress(OSError):
             line.sendall(str(code).encode())
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(code)  # to take all that was imported apart costs a fifth of a second
 
 
 def _request(line: socket.socket) -> dict[str, Any]:

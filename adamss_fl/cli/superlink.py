@@ -52,14 +52,11 @@ def _stand_behind_the_gate(secret: bytes, replies: FileBell) -> None:
     others = extensions.get_middleware()
     messages, runs = Bell(), Bell()
     held = {FLEET + "pull-messages": messages, RUNTIME + "acquire-task": runs}
-    rings = {
-        RUNTIME + "push-messages": messages.ring,
-        CONTROL + "start-run": runs.ring,
-        FLEET + "push-messages": replies.ring,
-    }
+    rings = {RUNTIME + "push-messages": messages.ring, CONTROL + "start-run": runs.ring}
+    whole = {FLEET + "push-messages": (FLEET + "pull-messages", replies.ring)}
     extensions.get_middleware = lambda: (
         Middleware(Gate, secret=secret),
-        Middleware(LongPolls, held=held, rings=rings),
+        Middleware(LongPolls, held=held, rings=rings, whole=whole),
         *others,
     )
 

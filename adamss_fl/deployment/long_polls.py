@@ -21,6 +21,7 @@ HELD_SECONDS = 3.0
 """A question is held so long at most; shorter than any proxy's patience."""
 
 _ASKERS = 4096
+_KEY_HEADER = b"flwr-public-key"
 _LISTEN_SECONDS = 0.02
 
 
@@ -84,8 +85,10 @@ class LongPolls:
     """An ASGI middleware that holds questions for what is new.
 
     app : what stands behind it; it must get request bodies in one piece (see ``lean_requests``).
-    held : path of a question -> the bell that it waits for. The first question on a connection is answered at once.
+    held : path of a question -> the bell that it waits for. An asker's first question is answered at once.
     rings : path of a request -> what to ring when it has been answered.
+    whole : path of an announcement -> path of the question that its sender asks next, when all that was announced has
+        been sent, and what to ring then. Who would look earlier would find parts missing and have to look again.
     seconds : how long a question is held at most.
     """
 
@@ -94,22 +97,29 @@ class LongPolls:
         app: App,
         held: Mapping[str, Bell],
         rings: Mapping[str, Callable[[], None]],
+        whole: Mapping[str, tuple[str, Callable[[], None]]],
         seconds: float = HELD_SECONDS,
     ) -> None:
-        self._app, self._held, self._rings, self._seconds = app, held, rings, seconds
+        self._app, self._held, self._rings, self._whole, self._seconds = app, held, rings, whole, seconds
         self._heard: OrderedDict[Any, int] = OrderedDict()
+        self._sending: dict[Any, Callable[[], None]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, when it is time; one whose asker has hung up meanwhile is dropped."""
         path = str(scope["path"]) if scope["type"] == "http" else ""
+        asker = (path, _name(scope))
+        if (ring := self._sending.pop(asker, None)) is not None:
+            ring()
         if (bell := self._held.get(path)) is not None:
             body = await receive()
-            if not await self._hold(bell, (path, scope.get("client")), receive):
+            if not await self._hold(bell, asker, receive):
                 return
             receive = _first(body, receive)
         await self._app(scope, receive, send)
         if (ring := self._rings.get(path)) is not None:
             ring()
+        if (question := self._whole.get(path)) is not None:
+            self._sending[question[0], asker[1]] = question[1]
 
     async def _hold(self, bell: Bell, asker: Any, receive: Receive) -> bool:
         """Wait for the bell, for as long as may be; whether the asker is still there.
@@ -130,6 +140,12 @@ class LongPolls:
         if len(self._heard) > _ASKERS:
             self._heard.popitem(last=False)
         return is_there
+
+
+def _name(scope: Scope) -> Any:
+    """Who asks: a SuperNode by its public key, which Flower checks afterwards, anyone else by the connection."""
+    keys = [value for name, value in scope.get("headers") or () if name.lower() == _KEY_HEADER]
+    return keys[0] if keys else scope.get("client")
 
 
 def _first(message: Any, receive: Receive) -> Receive:

@@ -14,7 +14,7 @@ REGISTERED = "registered.json"
 """In the state folder: the public key (PEM) of every site that may take part, by name."""
 
 REPLIES_BELL = "replies.bell"
-"""In the state folder: what the SuperLink rings when a reply is announced (``long_polls.FileBell``)."""
+"""In the state folder: what the SuperLink rings when it has all of a reply (``long_polls.FileBell``)."""
 
 LOOPBACK = "127.0.0.1"
 

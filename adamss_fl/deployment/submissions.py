@@ -6,6 +6,7 @@ run goes on from its own checkpoint, a Flower run that ends without an outcome i
 """
 
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -129,6 +130,10 @@ class Submissions:
         return submission
 
 
+_ACTIVE_SECONDS = 5.0
+"""How long a Flower run that was seen active is taken to be: each question is some of the SuperLink's time."""
+
+
 class Carrier:
     """Sees to it that every wanted run goes on: :meth:`look` is to be called often.
 
@@ -148,6 +153,7 @@ class Carrier:
         self._retry_seconds = retry_seconds
         self._clock = clock
         self._due: dict[str, float] = {}
+        self._seen_active: dict[int, float] = {}
         self._pause: dict[str, tuple[int, float]] = {}
 
     def look(self) -> None:
@@ -165,7 +171,7 @@ class Carrier:
             return
         if outcome is not None and outcome.state in ("finished", "failed"):
             return
-        if last is not None and self._control.active(last):
+        if last is not None and self._is_active(last, outcome):
             self._due.pop(name, None)
             return
         now = self._clock()
@@ -175,6 +181,16 @@ class Carrier:
             del self._due[name]
             (self._submissions.folder(name) / "outcome.json").unlink(missing_ok=True)
             self._submissions.started(name, self._control.start(self._submissions.task(name), name))
+
+    def _is_active(self, flower_run: int, outcome: Outcome | None) -> bool:
+        """Whether a Flower run is going on, as far as was seen lately; one with an outcome is over in a moment."""
+        now = self._clock()
+        if outcome is None and now - self._seen_active.get(flower_run, -math.inf) < _ACTIVE_SECONDS:
+            return True
+        is_active = self._control.active(flower_run)
+        if is_active:
+            self._seen_active[flower_run] = now
+        return is_active
 
     def _next_pause(self, name: str, outcome: Outcome | None) -> float:
         if outcome is not None:

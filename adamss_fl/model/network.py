@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -117,7 +118,12 @@ def skeleton(settings: ModelSettings) -> AdaMSS:
 
 def tensor_groups(settings: ModelSettings) -> dict[str, tuple[str, ...]]:
     """``parameter_groups`` of the network that ``settings`` make: no name depends on its width."""
-    return parameter_groups(skeleton(replace(settings, width=1, norm_groups=1)))
+    return dict(_tensor_groups(replace(settings, width=1, norm_groups=1)))
+
+
+@lru_cache(maxsize=16)
+def _tensor_groups(settings: ModelSettings) -> dict[str, tuple[str, ...]]:
+    return parameter_groups(skeleton(settings))
 
 
 def _check_settings(settings: ModelSettings) -> None:

@@ -164,6 +164,9 @@ class Decision:
 ALLOWED = Decision(True)
 
 
+_POLICY = TypeAdapter(Policy)
+
+
 def refused(code: str, reason: str) -> Decision:
     """The decision against, with its code and the reason for the site's own log."""
     return Decision(False, code, reason)
@@ -181,7 +184,7 @@ def read_policy(path: Path) -> Policy:
         if name not in known:
             raise document.error((name,), f"unknown key '{name}'; {suggest(name, known, 'keys')}")
     try:
-        policy: Policy = TypeAdapter(Policy).validate_json(json.dumps(document.data), strict=True)
+        policy: Policy = _POLICY.validate_json(json.dumps(document.data), strict=True)
     except ValidationError as error:
         mistake = error.errors()[0]
         cause = mistake.get("ctx", {}).get("error")
