@@ -17,7 +17,7 @@ from adamss_fl.deployment.site_node import shared_secret
 from adamss_fl.deployment.submissions import Submissions
 from adamss_fl.errors import AdamssError, InputError
 
-_PAUSE_SECONDS = 4.0
+_PAUSE_SECONDS = 10.0
 
 
 def state_folder() -> Path | None:
@@ -44,10 +44,10 @@ def pass_objects_in_files(state: Path) -> None:
     grid.pull_objects, grid.make_push_object_fn_protobuf = pull, pusher_into_files
 
 
-def listen_for_replies(state: Path) -> Callable[[float], None]:
-    """A pause between two looks for replies that ends when the SuperLink has all of one, or after 4 s."""
+def listen_for_replies(state: Path) -> Callable[[float, float], None]:
+    """A pause between two looks for replies that ends when the SuperLink has all of one, or after 10 s."""
     bell = FileBell(state / REPLIES_BELL)
-    return lambda waited: bell.listen(_PAUSE_SECONDS)
+    return lambda waited, left: bell.listen(min(_PAUSE_SECONDS, left))
 
 
 def run_name(run_config: Mapping[str, object]) -> str:

@@ -1,6 +1,7 @@
 """The sites of a federation over Flower's Grid."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,12 +25,13 @@ _JOIN_POLL_SECONDS = 0.2
 _CLIENT_APP_RAISED, _CLIENT_APP_CRASHED = 2, 8
 
 
-def sleep_in_proportion(waited: float) -> None:
+def sleep_in_proportion(waited: float, left: float) -> None:
     """Sleep for a thirtieth of the seconds ``waited`` since the question or the last reply, 0.1 s to 2 s.
 
-    A look for replies asks once for each site, and where sites train for minutes a reply may wait a second.
+    A look for replies asks once for each site, and where sites train for minutes a reply may wait a second. It is no
+    longer than what is ``left`` until the deadline.
     """
-    time.sleep(min(max(waited / 30, 0.1), 2.0))
+    time.sleep(min(max(waited / 30, 0.1), 2.0, left))
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class GridSites:
     keys : each site's public key (PEM) in a deployed federation; None in a simulation.
     quorum : how many sites must have connected by then in a deployed federation.
     spool : folder for the weights in replies while a round is collected; None keeps them in memory.
-    pause : waits between two looks for replies, given the seconds since the question or the last reply.
+    pause : waits between two looks for replies, given the seconds since the question or the last reply, and those left
+        until the deadline.
 
     Raises AdamssError where the nodes are not the expected sites, or too few of them.
     """
@@ -66,7 +69,7 @@ class GridSites:
         keys: Mapping[str, bytes] | None = None,
         quorum: int = 1,
         spool: Path | None = None,
-        pause: Callable[[float], None] = sleep_in_proportion,
+        pause: Callable[[float, float], None] = sleep_in_proportion,
     ) -> None:
         self._grid = grid
         self._pause = pause
@@ -154,9 +157,11 @@ class GridSites:
                     log.warning("%s: a reply that came after its deadline is left out", question.site)
                 else:
                     log.warning("a second reply to one message is left out")
-            if not asked or (deadline is not None and time.monotonic() - started >= deadline):
+            now = time.monotonic()
+            left = math.inf if deadline is None else started + deadline - now
+            if not asked or left <= 0:
                 return
-            self._pause(time.monotonic() - last)
+            self._pause(now - last, left)
 
     def _waiting(self, asked: Sequence[str]) -> Iterable[Message]:
         """Yield the replies to the messages ``asked`` that have come, fetching each when it is its turn."""

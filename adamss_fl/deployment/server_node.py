@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from adamss_fl.deployment.site_node import HUGE_PAGES, KEEP_MEMORY, flower, flower_environment, shared_secret
+from adamss_fl.deployment.site_node import KEEP_MEMORY, flower, flower_environment, shared_secret
 from adamss_fl.deployment.supervisor import Program
 
 STATE_VARIABLE = "ADAMSS_FL_SERVER_STATE"
@@ -34,7 +34,6 @@ def programs(state: Path, port: int, ca_file: Path, cert_file: Path, key_file: P
     environment = {
         **flower_environment(state),
         STATE_VARIABLE: str(state.resolve()),
-        **HUGE_PAGES,
         **KEEP_MEMORY,
         "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))),
     }

@@ -29,17 +29,13 @@ CHUNK_BYTES = 24 * 2**20
 """What Flower sends in one request at most: a part of a model (``client.records``), which it would else cut in four. A
 request costs the SuperLink some 10 ms whatever its size."""
 
-HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Environment of processes that pass a model on: else most of the time of a copy goes to the system's page faults. Not
-of those that are forked: a page that parent and child share is copied as it is written to, and a huge one whole."""
-
 KEEP_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(2**25),  # the most that glibc takes; a part of a model is smaller
     "MALLOC_TRIM_THRESHOLD_": str(2**29),
 }
 """Environment of processes that copy parts of a model: the memory of one copy is used for the next. glibc would give it
-back to the system each time, and the system clear it."""
+back each time, and most of the time of a copy would be the system's, for clearing the pages of the next."""
 
 _KEYS = ("path", "layout", "state", "device", "port")
 
@@ -122,7 +118,7 @@ def programs(kit: Path, settings: SiteSettings, server: str, ca_file: Path, key_
     ]
     clients = [sys.executable, "-m", "adamss_fl.cli.clients", str(door.parent)]
     return [
-        Program("supernode", node, {**environment, **HUGE_PAGES, **KEEP_MEMORY}),
+        Program("supernode", node, {**environment, **KEEP_MEMORY}),
         Program("superexec", executor, environment, settings.port),
         Program("clients", clients, {**environment, **KEEP_MEMORY}),
     ]
