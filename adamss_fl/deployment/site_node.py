@@ -120,7 +120,7 @@ def programs(kit: Path, settings: SiteSettings, server: str, ca_file: Path, key_
     return [
         Program("supernode", node, {**environment, **KEEP_MEMORY}),
         Program("superexec", executor, environment, settings.port),
-        Program("clients", clients, {**environment, **KEEP_MEMORY}),
+        Program("clients", clients, environment),
     ]
 
 

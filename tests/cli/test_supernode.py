@@ -10,7 +10,8 @@ import pytest
 
 from adamss_fl.cli import supernode
 from adamss_fl.deployment.lean_requests import WholeRequests
-from adamss_fl.deployment.object_files import ObjectFiles
+from adamss_fl.deployment.long_polls import LongPolls
+from adamss_fl.deployment.object_files import LOOKS, ObjectFiles
 from adamss_fl.deployment.site_node import KIT_VARIABLE
 
 
@@ -22,6 +23,9 @@ class State:
 
     def store_message(self, message: Any) -> str:
         return str(message.metadata.message_id)
+
+    def create_task(self, *, run_id: int) -> int:
+        return 17
 
     def get_messages_legacy(self, is_reply: bool) -> list[Any]:
         found, self.replies = self.replies, []
@@ -55,7 +59,7 @@ def internal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     found: Any = importlib.import_module("flwr.supernode.start_client_internal")
     served: Any = importlib.import_module("flwr.supernode.main")
     stores: Any = importlib.import_module("flwr.supercore.object_store.object_store_factory")
-    replaced = ((found, "_pull_and_store_message"), (found, "_push_messages"), (found, "time"))
+    replaced = [(found, name) for name in ("_pull_and_store_message", "_push_messages", "time", "pull_objects")]
     for module, name in (*replaced, (served, "create_app"), (stores, "InMemoryObjectStore")):
         monkeypatch.setattr(module, name, getattr(module, name))
     command = importlib.import_module("flwr.supernode.cli.flower_supernode")
@@ -103,7 +107,22 @@ def test_a_nodes_objects_are_in_the_sites_folder_and_its_requests_whole(internal
     assert isinstance(factory().store(), ObjectFiles)
     assert (tmp_path / "state/objects").stat().st_mode & 0o777 == 0o700
     app = importlib.import_module("flwr.supernode.main").create_app()
-    assert app.user_middleware[0].cls is WholeRequests
+    assert [each.cls for each in app.user_middleware[:2]] == [WholeRequests, LongPolls]
+
+
+def test_a_new_task_wakes_who_asks_for_one(internal: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(internal, "_pull_and_store_message", lambda state, **_: state.create_task(run_id=1))
+    supernode.main()
+    app = importlib.import_module("flwr.supernode.main").create_app()
+    (bell,) = app.user_middleware[1].kwargs["held"].values()
+    assert bell.rung == 0
+    assert internal._pull_and_store_message(state=State()) == 17
+    assert bell.rung == 1
+
+
+def test_a_part_that_is_still_to_come_is_looked_for_soon(internal: Any) -> None:
+    supernode.main()
+    assert internal.pull_objects.keywords == LOOKS
 
 
 def test_pauses_are_short(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ class Link:
         self.started: list[tuple[str, str]] = []
         self.going: set[int] = set()
         self.stopped: list[int] = []
+        self.asked = 0
 
     def start(self, task: str, name: str) -> int:
         self.started.append((task, name))
@@ -25,6 +26,7 @@ class Link:
         return len(self.started)
 
     def active(self, flower_run: int) -> bool:
+        self.asked += 1
         return flower_run in self.going
 
     def stop(self, flower_run: int) -> None:
@@ -55,7 +57,9 @@ class Scene:
         return len(self.link.started)
 
     def breakdown(self) -> None:
+        """Every Flower run is over, and the last time that one was seen is long enough ago to ask again."""
         self.link.going.clear()
+        self.clock.now += 5
 
 
 @pytest.fixture
@@ -72,6 +76,19 @@ def test_a_run_is_started_once_and_again_only_when_it_broke_down(scene: Scene) -
     assert scene.after(1.9) == 1
     assert scene.after(0.2) == 2
     assert scene.submissions.read("a").flower_runs == (1, 2)
+
+
+def test_a_run_that_was_seen_going_on_is_not_asked_for_at_every_look(scene: Scene) -> None:
+    scene.submissions.add("a", TASK)
+    scene.carrier.look()
+    for _ in range(40):
+        scene.clock.now += 1
+        scene.carrier.look()
+    assert scene.link.asked == 8
+    scene.link.going.clear()
+    assert scene.after(4.9) == 1
+    assert scene.after(2.2) == 1
+    assert scene.after(2.2) == 2
 
 
 def test_pauses_double_while_nothing_is_gained_and_start_anew_after_a_saved_round(scene: Scene) -> None:
