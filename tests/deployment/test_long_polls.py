@@ -69,7 +69,8 @@ def test_the_first_question_is_answered_at_once_and_the_next_when_somebody_tells
         await scene.ask(TELL, port=2)
         await again
         assert scene.asked == [(ASK, b"question"), (TELL, b"question"), (ASK, b"question")]
-        assert await is_held(held := asyncio.ensure_future(scene.ask()))
+        held = asyncio.ensure_future(scene.ask())
+        assert await is_held(held)
         held.cancel()
 
     asyncio.run(play())
