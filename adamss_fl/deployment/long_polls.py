@@ -102,7 +102,7 @@ class LongPolls:
     ) -> None:
         self._app, self._held, self._rings, self._whole, self._seconds = app, held, rings, whole, seconds
         self._heard: OrderedDict[Any, int] = OrderedDict()
-        self._sending: dict[Any, Callable[[], None]] = {}
+        self._sending: OrderedDict[Any, Callable[[], None]] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, when it is time; one whose asker has hung up meanwhile is dropped."""
@@ -119,7 +119,7 @@ class LongPolls:
         if (ring := self._rings.get(path)) is not None:
             ring()
         if (question := self._whole.get(path)) is not None:
-            self._sending[question[0], asker[1]] = question[1]
+            _keep(self._sending, (question[0], asker[1]), question[1])
 
     async def _hold(self, bell: Bell, asker: Any, receive: Receive) -> bool:
         """Wait for the bell, for as long as may be; whether the asker is still there.
@@ -136,10 +136,15 @@ class LongPolls:
             finally:
                 rung.cancel()
                 hung_up.cancel()
-        self._heard[asker] = bell.rung  # before Flower looks: what comes while it looks rings once more
-        if len(self._heard) > _ASKERS:
-            self._heard.popitem(last=False)
+        _keep(self._heard, asker, bell.rung)  # before Flower looks: what comes while it looks rings once more
         return is_there
+
+
+def _keep(noted: "OrderedDict[Any, Any]", asker: Any, value: Any) -> None:
+    """Note ``value`` for ``asker``; of many the oldest is forgotten, since anybody may ask."""
+    noted[asker] = value
+    if len(noted) > _ASKERS:
+        noted.popitem(last=False)
 
 
 def _name(scope: Scope) -> Any:

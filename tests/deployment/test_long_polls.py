@@ -165,7 +165,8 @@ def test_who_was_asked_long_ago_is_forgotten(monkeypatch: pytest.MonkeyPatch) ->
         scene = Scene()
         for port in range(10):
             await scene.ask(port=port)
-        assert len(scene.polls._heard) == 3
+            await scene.ask("/announce", port=port)
+        assert len(scene.polls._heard) == len(scene.polls._sending) == 3
 
     asyncio.run(asyncio.wait_for(play(), LONG / 2))
 
