@@ -53,10 +53,10 @@ def _stand_behind_the_gate(secret: bytes, replies: FileBell) -> None:
     messages, runs = Bell(), Bell()
     held = {FLEET + "pull-messages": messages, RUNTIME + "acquire-task": runs}
     rings = {RUNTIME + "push-messages": messages.ring, CONTROL + "start-run": runs.ring}
-    whole = {FLEET + "push-messages": (FLEET + "pull-messages", replies.ring)}
+    announced = {FLEET + "push-messages": (FLEET + "pull-messages", replies.ring)}
     extensions.get_middleware = lambda: (
         Middleware(Gate, secret=secret),
-        Middleware(LongPolls, held=held, rings=rings, whole=whole),
+        Middleware(LongPolls, held=held, rings=rings, announced=announced),
         *others,
     )
 

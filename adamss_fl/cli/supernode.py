@@ -61,7 +61,7 @@ def _serve_lean_requests(tasks: Bell) -> None:
 
     def create_lean_app(**settings: Any) -> Any:
         app = create_app(**settings)
-        app.add_middleware(LongPolls, held={RUNTIME + "acquire-task": tasks}, rings={}, whole={})
+        app.add_middleware(LongPolls, held={RUNTIME + "acquire-task": tasks}, rings={}, announced={})
         app.add_middleware(WholeRequests)
         return app
 

@@ -87,7 +87,7 @@ class LongPolls:
     app : what stands behind it; it must get request bodies in one piece (see ``lean_requests``).
     held : path of a question -> the bell that it waits for. An asker's first question is answered at once.
     rings : path of a request -> what to ring when it has been answered.
-    whole : path of an announcement -> path of the question that its sender asks next, when all that was announced has
+    announced : path of an announcement -> path of the question that its sender asks next, when all that was announced has
         been sent, and what to ring then. Who would look earlier would find parts missing and have to look again.
     seconds : how long a question is held at most.
     """
@@ -97,10 +97,10 @@ class LongPolls:
         app: App,
         held: Mapping[str, Bell],
         rings: Mapping[str, Callable[[], None]],
-        whole: Mapping[str, tuple[str, Callable[[], None]]],
+        announced: Mapping[str, tuple[str, Callable[[], None]]],
         seconds: float = HELD_SECONDS,
     ) -> None:
-        self._app, self._held, self._rings, self._whole, self._seconds = app, held, rings, whole, seconds
+        self._app, self._held, self._rings, self._announced, self._seconds = app, held, rings, announced, seconds
         self._heard: OrderedDict[Any, int] = OrderedDict()
         self._sending: OrderedDict[Any, Callable[[], None]] = OrderedDict()
 
@@ -118,7 +118,7 @@ class LongPolls:
         await self._app(scope, receive, send)
         if (ring := self._rings.get(path)) is not None:
             ring()
-        if (question := self._whole.get(path)) is not None:
+        if (question := self._announced.get(path)) is not None:
             _keep(self._sending, (question[0], asker[1]), question[1])
 
     async def _hold(self, bell: Bell, asker: Any, receive: Receive) -> bool:
