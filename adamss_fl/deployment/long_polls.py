@@ -87,8 +87,8 @@ class LongPolls:
     app : what stands behind it; it must get request bodies in one piece (see ``lean_requests``).
     held : path of a question -> the bell that it waits for. An asker's first question is answered at once.
     rings : path of a request -> what to ring when it has been answered.
-    announced : path of an announcement -> path of the question that its sender asks next, when all that was announced has
-        been sent, and what to ring then. Who would look earlier would find parts missing and have to look again.
+    announced : path of an announcement -> path of the question that its sender asks next, when all that was announced
+        has been sent, and what to ring then. Who would look earlier would find parts missing and have to look again.
     seconds : how long a question is held at most.
     """
 
