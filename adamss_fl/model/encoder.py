@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from adamss_fl.model.blocks import ConvBlock, ResBlock
 from adamss_fl.model.checkpointing import Run, keep_all
+from adamss_fl.model.convolution import convolve
 from adamss_fl.model.layout import keep_layout
 from adamss_fl.model.precision import without_autocast
 from adamss_fl.model.settings import ModelSettings
@@ -55,7 +56,7 @@ class TwoWayContrast(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (B,2C,D,H,W) -> logits (B,C,D,H,W)."""
-        return functional.conv3d(x, self.weight_a - self.weight_b, self.bias_a - self.bias_b)
+        return convolve(x, self.weight_a - self.weight_b, self.bias_a - self.bias_b)
 
 
 class FusionGate(nn.Module):
