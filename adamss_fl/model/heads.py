@@ -15,21 +15,32 @@ from adamss_fl.model.settings import ModelSettings
 
 MASKS = 2
 FOREGROUND_PRIOR = 0.01
+SEGMENTATION_WEIGHT_SUM = 0.25
+"""Sum of a map's weights at the start, see :class:`SegmentationHead`."""
 HIDDEN = 128
 
 
 class SegmentationHead(nn.Module):
-    """Conv1x1x1 from the finest decoder output to two independent maps: primary tumour (GTVp) and nodes (GTVn)."""
+    """Conv1x1x1 from the finest decoder output to two independent maps: primary tumour (GTVp) and nodes (GTVn).
+
+    Every voxel starts as foreground with probability near 0.01 (Lin et al., ICCV 2017, section 4.1): from 0.5 the many
+    background voxels first drive small maps to zero, from where the nodes seldom come back. That takes a bias of
+    logit(0.01) and features that add little to it. Each of the 2c features is a sum of three ReLUs of normed maps (the
+    two branches of the last block's first convolution, and its second one), and a map of mean 0 and variance 1 has a
+    ReLU of mean E|z| / 2, at most 1/2. Whatever the images are, a feature's mean over the batch is thus at most 1.5
+    (1.2 where maps are normal). Weights that sum to 0.25, at any width, raise the mean logit by 0.3, at most by 0.375;
+    single voxels, whose features reach several times the mean, still differ by up to 2. Weights are not negative:
+    features are not either, and a map whose few weights happen to be negative would start, and stay, below the rest.
+    All of this holds for norms that use the batch's statistics, or running ones that they have learnt.
+    """
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.conv = Conv3d(2 * settings.width, MASKS, 1)
-        # Every voxel starts as foreground with probability near 0.01 (Lin et al., ICCV 2017, section 4.1): from 0.5 the
-        # many background voxels first drive small maps to zero, from where the nodes seldom come back. Features are
-        # never negative, so that a map whose few weights happen to be negative would start, and stay, below that too.
         nn.init.constant_(cast(Tensor, self.conv.bias), math.log(FOREGROUND_PRIOR / (1 - FOREGROUND_PRIOR)))
         with torch.no_grad():
-            self.conv.weight.abs_()
+            weight = self.conv.weight.abs_()
+            weight *= SEGMENTATION_WEIGHT_SUM / weight.sum((1, 2, 3, 4), keepdim=True)
 
     def forward(self, feature: Tensor) -> Tensor:
         """``feature`` (B,2c,D,H,W) -> logits (B,2,D,H,W), fp32."""
