@@ -1,7 +1,7 @@
 """The two heads. Both return fp32 logits, since losses lose too much in bfloat16 (1 - 1e-5 is 1 there)."""
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -120,6 +120,7 @@ class RunningWhitener(RunningMoments):
     def __init__(self, features: int, shrinkage: float = 0.5, momentum: float = 0.05, eps: float = 1e-5) -> None:
         super().__init__(features, momentum, eps)
         self.shrinkage = shrinkage
+        self._made: tuple[Tensor, int, Tensor] | None = None
         self.running_cov: Tensor
         self.register_buffer("running_cov", torch.eye(features))
 
@@ -129,12 +130,32 @@ class RunningWhitener(RunningMoments):
             if self.training:
                 centred, share = self.move_mean(x)
                 self.running_cov.lerp_(centred.T @ centred / len(x), share)
-            covariance = self.running_cov.double()
-            scale = torch.rsqrt(covariance.diagonal() + self.eps)
-            values, vectors = torch.linalg.eigh(scale[:, None] * covariance * scale)
-            root = (vectors * torch.rsqrt(values.clamp_min(0) + self.shrinkage)) @ vectors.T
-            whiten: Tensor = (scale[:, None] * root).to(x.dtype)
+            whiten = self._whitening().to(x.dtype)
         return (x - self.running_mean) @ whiten
+
+    def _whitening(self) -> Tensor:
+        """The matrix (F,F), float64; in evaluation it is made once for as long as the covariance stays as it is.
+
+        That is seen by the identity of the buffer, which changes with its device and dtype, and by its version, which
+        every change in place raises.
+        """
+        covariance = self.running_cov
+        if self.training or covariance.is_inference():  # which have no version
+            return self._make_whitening(covariance)
+        if self._made is None or self._made[0] is not covariance or self._made[1] != covariance._version:
+            self._made = (covariance, covariance._version, self._make_whitening(covariance))
+        return self._made[2]
+
+    def _make_whitening(self, covariance: Tensor) -> Tensor:
+        covariance = covariance.double()
+        scale = torch.rsqrt(covariance.diagonal() + self.eps)
+        values, vectors = torch.linalg.eigh(scale[:, None] * covariance * scale)
+        root = (vectors * torch.rsqrt(values.clamp_min(0) + self.shrinkage)) @ vectors.T
+        return scale[:, None] * root
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was made of the covariance: a copy's buffer counts its versions anew."""
+        return {**self.__dict__, "_made": None}
 
 
 def _conditioning(settings: ModelSettings, features: int) -> nn.Module:
