@@ -58,7 +58,7 @@ class StageWork:
 
     stage : which loss and head.
     steps : optimiser steps; None means ``epochs`` passes.
-    epochs : passes over the training patients, where ``steps`` is None.
+    epochs : passes over the training patients, rounded up to full batches, where ``steps`` is None.
     progress : fractions (from, to) of the whole stage, over all rounds, that this work covers; they set the schedule.
     seed : seed of order, augmentation and dropout.
     """
@@ -107,8 +107,8 @@ def train_stage(
         raise ValueError(f"the {work.stage} stage needs its time bins")
     device = device_of(runtime)
     balance = [sample.event for sample in samples] if settings.balanced and survives else None
-    batches = Batches(len(samples), settings.batch_size, balance)
-    total = work.steps if work.steps is not None else (work.epochs or 0) * batches.per_epoch
+    batches = Batches(len(samples), settings.batch_size, balance, settings.sampling)
+    total = work.steps if work.steps is not None else batches.in_epochs(work.epochs or 0)
     torch.manual_seed(derive_seed(work.seed, "dropout"))
     order = np.random.default_rng(derive_seed(work.seed, "order"))
     draws = torch.Generator(device=device).manual_seed(derive_seed(work.seed, "augmentation"))
