@@ -45,6 +45,7 @@ def server_app(config: str = "", out: str = "") -> ServerApp:
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
+        _log_with_flower()
         run_config: dict[str, Any] = {**context.run_config, **{key: value for key, value in given.items() if value}}
         state = state_folder()
         if state is not None:
@@ -53,6 +54,15 @@ def server_app(config: str = "", out: str = "") -> ServerApp:
             _run_simulated(grid, run_config)
 
     return app
+
+
+def _log_with_flower() -> None:
+    """Let this project's own loggers write where Flower's does; they have no handler of their own here."""
+    own = logging.getLogger("adamss_fl")
+    own.setLevel(logging.INFO)
+    for handler in log.handlers:
+        if handler not in own.handlers:
+            own.addHandler(handler)
 
 
 def _run_simulated(grid: Grid, run_config: Mapping[str, Any]) -> None:

@@ -63,6 +63,7 @@ def compare(
     """
     from adamss_fl.cli.comparison import run_one, run_seeds
     from adamss_fl.cli.flower_app import simulate
+    from adamss_fl.cli.machine import introduce
     from adamss_fl.config import load_config
     from adamss_fl.evaluation.settings import Design
     from adamss_fl.evaluation.strategies import read_strategies
@@ -77,6 +78,7 @@ def compare(
         simulate(own, config, folder, quiet=json)
 
     federated = over_flower if transport == "flower" else None
+    introduce(settings.runtime, out)
     with following("compare") as report:
         if asked:
             result = run_seeds(settings, out, design, asked, split_by_seed, report, federated, jobs)

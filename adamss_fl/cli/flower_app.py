@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import adamss_fl
-from adamss_fl.errors import AdamssError, InputError
+from adamss_fl.errors import AdamssError, InputError, MachineError
 
 if TYPE_CHECKING:
     from adamss_fl.run_config import RunConfig
@@ -159,9 +159,8 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
 def _raise_failure(record: Path, config_path: Path, out: Path, logs: Mapping[str, "_Tail"]) -> None:
     """Raise what ended the engine's process as one line."""
     for name, log in logs.items():
-        reasons = [
-            line.partition(": ")[2] for line in log.lines() if line.startswith(f"{InputError.__module__}.InputError: ")
-        ]
+        starts = tuple(f"{kind.__module__}.{kind.__name__}: " for kind in (InputError, MachineError))
+        reasons = [line.partition(": ")[2] for line in log.lines() if line.startswith(starts)]
         if reasons:
             raise InputError(f"{config_path}: site {name}: {reasons[-1]}")
     if not record.exists():

@@ -26,7 +26,7 @@ def follow_run(submissions: Submissions, name: str) -> dict[str, Any]:
             while True:
                 row = describe(submissions, [name])[0]
                 report(row["state"], row["round"], row["rounds"] or 0)
-                seen = _tell_absences(folder / "events.jsonl", seen)
+                seen = _tell_events(folder / "events.jsonl", seen)
                 if row["state"] == "finished":
                     break
                 if row["state"] == "failed":
@@ -50,8 +50,8 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _tell_absences(path: Path, offset: int) -> int:
-    """Print the absences noted since ``offset``; return how far the file has been read."""
+def _tell_events(path: Path, offset: int) -> int:
+    """Print the machines and absences noted since ``offset``; return how far the file has been read."""
     if not path.exists():
         return offset
     with path.open("rb") as file:
@@ -65,7 +65,16 @@ def _tell_absences(path: Path, offset: int) -> int:
             continue
         if event.get("kind") == "absence":
             console.print(_absence(event), soft_wrap=True, markup=False)
+        elif event.get("kind") == "site":
+            _print_machine(event)
     return offset + len(whole)
+
+
+def _print_machine(event: Mapping[str, Any]) -> None:
+    from adamss_fl.federation.machines import machine_lines, machines_in
+
+    for line in machine_lines(machines_in([event])):
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def _absence(event: Mapping[str, Any]) -> str:

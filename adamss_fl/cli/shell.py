@@ -199,7 +199,8 @@ def handled(function: Callable[P, R]) -> Callable[P, R]:
 def fail(error: BaseException) -> int:
     """Say on stderr, in one line, what ended the command; returns the exit code (2 for InputError, 130 interrupted).
 
-    Any exception that is not ours is a defect: the traceback is printed only where ``ADAMSS_DEBUG=1``.
+    Any exception that is not ours is a defect, unless the machine could not do the work: the traceback is printed only
+    where ``ADAMSS_DEBUG=1``.
     """
     if isinstance(error, KeyboardInterrupt):
         _say("interrupted")
@@ -211,9 +212,24 @@ def fail(error: BaseException) -> int:
         return 2 if isinstance(error, InputError) else 1
     if _debugging():
         traceback.print_exception(error)
+    machine = _machine_error(error)
+    if machine is not None:
+        _say(f"error: {machine}")
+        return 2
     hint = "" if _debugging() else " (a defect of adamss-fl; ADAMSS_DEBUG=1 shows where)"
     _say(f"failed: {type(error).__name__}: {error}{hint}")
     return 1
+
+
+def _machine_error(error: BaseException) -> AdamssError | None:
+    if "torch" not in sys.modules and not isinstance(
+        error, MemoryError
+    ):  # what did not import it cannot raise its errors
+        return None
+    from adamss_fl.training.machine_errors import machine_error
+
+    needed = "free memory on this machine or take a larger one; in training take a smaller batch_size, grid or width"
+    return machine_error(error, needed=needed)
 
 
 def usage(message: str) -> int:

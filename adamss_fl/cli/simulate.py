@@ -19,8 +19,11 @@ def simulate(
     Example: adamss-fl simulate configs/demo.yaml --out runs/demo
     """
     from adamss_fl.cli import flower_app
+    from adamss_fl.cli.machine import introduce
     from adamss_fl.config import load_config
 
-    metrics = flower_app.simulate(load_config(config, overrides), config, out)
+    settings = load_config(config, overrides)
+    introduce(settings.runtime, out)
+    metrics = flower_app.simulate(settings, config, out)
     keys = ("rounds", "sites", "c_index", "dsc")
     emit({"run": out, **{key: metrics.get(key) for key in keys}}, json)

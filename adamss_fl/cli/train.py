@@ -44,6 +44,7 @@ def train(
     Example: adamss-fl train configs/demo.yaml --stage-one runs/first --set stages.transfer=encoder --out runs/second
     """
     from adamss_fl.assembly import load_all_data, run_centralized
+    from adamss_fl.cli.machine import introduce
     from adamss_fl.config import load_config
     from adamss_fl.crossval import run_cross_validation
 
@@ -53,6 +54,7 @@ def train(
         raise InputError("--stage-one: every fold trains a stage I of its own; give either --folds or --stage-one")
     scheme = None if folds is None else _scheme(folds)
     settings = load_config(config, overrides)
+    introduce(settings.runtime, out)
     with following("train") as report:
         data = load_all_data(settings, out, report, only=site)
         if scheme is not None:

@@ -8,6 +8,7 @@ from typing import Any
 from adamss_fl.evaluation.arms import folder_name
 from adamss_fl.evaluation.report_inputs import BOOTSTRAP, RunRecord, read_json
 from adamss_fl.evaluation.selection import choice_of_run, sentence
+from adamss_fl.federation.machines import machine_lines, machines_in
 
 
 def methods(record: RunRecord) -> list[tuple[str, str]]:
@@ -45,6 +46,8 @@ def methods(record: RunRecord) -> list[tuple[str, str]]:
             "reference outline before dividing (aggregated DSC).",
         )
     )
+    if machines := machines_used(record.main.events):
+        rows.append(("Machines", machines))
     if version := record.metrics.get("version"):
         rows.append(("Software", f"adamss-fl {version}"))
     return rows
@@ -75,6 +78,17 @@ def beside_the_images(events: Sequence[Mapping[str, Any]]) -> str:
         )
     if text:
         text += "Scaling, levels and selection were learnt on training patients only."
+    return text
+
+
+def machines_used(events: Sequence[Mapping[str, Any]]) -> str:
+    """Device and precision of each site's training, in one sentence where all sites have the same."""
+    found = machines_in(events)
+    if not found:
+        return ""
+    text = f"{'; '.join(machine_lines(found))}."
+    if len(set(found.values())) > 1:
+        text += " All trained the same network; their sums are rounded differently."
     return text
 
 

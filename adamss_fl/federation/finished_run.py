@@ -12,6 +12,7 @@ from adamss_fl import __version__
 from adamss_fl.errors import InputError
 from adamss_fl.federation.best_round import segmentation_round
 from adamss_fl.federation.checkpoint import Checkpoints
+from adamss_fl.federation.machines import machines_of
 from adamss_fl.federation.merging import merge_evaluations
 from adamss_fl.federation.messages import Reply, Weights
 from adamss_fl.federation.outcome.figures import outcome_figures
@@ -31,6 +32,7 @@ def base_metrics(task: Task, rounds: Rounds, choice: Choice | None) -> dict[str,
         "plan": task.plan.describe(),
         "rounds": len(task.plan.rounds),
         "sites": list(rounds.sites.names),
+        "machines": machines_of(rounds.events.path),
         "segmentation_round": segmentation_round(task.plan, taken),
         **({} if choice is None else {"selected": {"rule": task.select, **asdict(choice)}}),
         "edges_days": list(rounds.identity.edges_days),

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from adamss_fl.errors import InputError
+from adamss_fl.errors import InputError, MachineError
 
 Weights = dict[str, NDArray[Any]]
 """Tensors by their state-dict name. Never 0-d: a scalar buffer travels with shape (1,)."""
@@ -87,8 +87,8 @@ class PolicyRefusal(SiteFailure):
 
 
 def failure_code(failure: Exception) -> str:
-    """What the server is told of an exception at a site: a SiteFailure's code, or one of the three below."""
-    if isinstance(failure, SiteFailure):
+    """What the server is told of an exception at a site: its own code, or one of the three below."""
+    if isinstance(failure, (SiteFailure, MachineError)):
         return failure.code
     if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk_full"

@@ -11,6 +11,7 @@ from adamss_fl.federation.messages import Instruction
 from adamss_fl.model.encoder import LEVELS
 from adamss_fl.segmentation import MaskSums
 from adamss_fl.survival import Concordance
+from adamss_fl.training.machine import read_machine
 
 SPLITS = ("train", "validation", "test")
 
@@ -55,6 +56,13 @@ def loss_problem(figures: Mapping[str, Any]) -> str | None:
     return "a loss is not a finite number" if wrong else None
 
 
+def machine_problem(figures: Mapping[str, Any]) -> str | None:
+    """What is wrong with ``machine``, if anything: it holds a device and a precision of a closed list, or is absent."""
+    if "machine" in figures and read_machine(figures["machine"]) is None:
+        return "figure 'machine' is not a known device and precision"
+    return None
+
+
 def _are_counts(value: Any, length: int) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == length and all(map(is_count, value))
 
@@ -69,7 +77,7 @@ def _describe_problem(figures: Mapping[str, Any]) -> str | None:
             return f"figure {name!r} is not a count for each of {', '.join(SPLITS)}"
     if any(figures["events"][split] > figures["patients"][split] for split in SPLITS):
         return "figure 'events' is more than the patients"
-    return None
+    return machine_problem(figures)
 
 
 def _evaluation_problem(figures: Mapping[str, Any]) -> str | None:

@@ -24,6 +24,7 @@ from adamss_fl.federation.features import agree_on_clinical, agree_on_radiomics,
 from adamss_fl.federation.files import write_json
 from adamss_fl.federation.finished_run import base_metrics, test_metrics
 from adamss_fl.federation.inputs import merge_trained_on
+from adamss_fl.federation.machines import machine_lines, machines_of
 from adamss_fl.federation.messages import Sites, Weights
 from adamss_fl.federation.questions import Ask
 from adamss_fl.federation.rounds import Rounds, RunIdentity
@@ -179,6 +180,8 @@ def _begin(
     check_sites(task, described)
     for reply in described:
         events.write("site", 0, reply.site, figures=dict(reply.figures))
+    for line in machine_lines(machines_of(events.path)):
+        _LOG.info("%s", line)
     edges = agree_on_edges(task, rounds)
     events.write("time_bins", edges_days=list(edges))
     trained_on = merge_trained_on([reply.figures for reply in described])

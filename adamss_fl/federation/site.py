@@ -24,6 +24,7 @@ from adamss_fl.federation.outcome.outcomes import outcomes_of
 from adamss_fl.federation.outcome.queries import OUTCOME_QUERIES, answer_kept
 from adamss_fl.federation.site_data import SiteCounts, SiteData, event_counts
 from adamss_fl.federation.site_features import SiteFeatures
+from adamss_fl.federation.site_machine import machine_figure, work_of
 from adamss_fl.federation.site_state import SiteState
 from adamss_fl.federation.task import Task
 from adamss_fl.federation.versions import may_train_together
@@ -40,7 +41,9 @@ from adamss_fl.model import (
 from adamss_fl.plugins import create
 from adamss_fl.segmentation import mask_sums
 from adamss_fl.survival import TimeGrid, concordance_counts
-from adamss_fl.training import Inference, StageWork, infer, train_stage
+from adamss_fl.training import Inference, RuntimeSettings, StageWork, infer, train_stage
+from adamss_fl.training.machine import settled
+from adamss_fl.training.machine_errors import machine_errors
 from adamss_fl.training.seeds import derive_seed
 from adamss_fl.training.stage import HEADS_OF, NonFiniteLoss
 from adamss_fl.training.tensors import device_of
@@ -91,7 +94,11 @@ class Site:
 
     @lru_cache(maxsize=2)  # noqa: B019 - a site lives as long as its process
     def _features(self, run: str) -> SiteFeatures:
-        return SiteFeatures(self.task, self.state_dir / run / "features")
+        return SiteFeatures(replace(self.task, runtime=self._runtime(run)), self.state_dir / run / "features")
+
+    def _runtime(self, run: str) -> RuntimeSettings:
+        """How this machine is used in a run, with the precision that ``auto`` was when the run began here."""
+        return settled(self.task.runtime, self.state_dir / run)
 
     @cached_property
     def local_names(self) -> frozenset[str]:
@@ -101,13 +108,21 @@ class Site:
         return frozenset(name for group, rule in rules.items() if rule.name == "local" for name in groups[group])
 
     def handle(self, instruction: Instruction) -> Reply:
-        """Do what one instruction says. Raises :class:`SiteFailure` with a code where it cannot or will not."""
+        """Do what one instruction says.
+
+        Raises :class:`SiteFailure` with a code where it cannot or will not, and MachineError where the machine has no
+        such device, too little memory, or a GPU that fails. Nothing is kept of work that was broken off.
+        """
         torch.set_num_threads(self.task.runtime.threads)
+        with machine_errors(work_of(instruction, self.task, self.name)):
+            return self._answer(instruction)
+
+    def _answer(self, instruction: Instruction) -> Reply:
         weights: Weights | None = None
         if instruction.kind == "describe":
             if not may_train_together(instruction.settings.get("version")):
                 raise SiteFailure("version_mismatch")
-            figures = self.describe()
+            figures = {**self.describe(), **machine_figure(self._runtime(instruction.run), self.name)}
         elif instruction.kind == "statistics":
             figures = self.statistics(instruction)
         elif instruction.kind == "evaluate":
@@ -167,7 +182,8 @@ class Site:
         model = self.network(settings.get("tabular"))
         samples = self._features(instruction.run).attach(self.data.train, settings.get("tabular"))
         kept: Weights = {name: array for name, array in private.items() if name.startswith("optimizer/")}
-        figures: dict[str, Any] = {"patients": len(self.data.train), "steps": 0}
+        runtime = self._runtime(instruction.run)
+        figures: dict[str, Any] = {"patients": len(self.data.train), "steps": 0, **machine_figure(runtime)}
         for position, stage in enumerate(settings["stages"]):
             model.survival_head.restart_mean(stage == "survival" and position > 0)
             prefix = f"optimizer/{stage}/"
@@ -184,7 +200,7 @@ class Site:
                     samples,
                     work,
                     getattr(self.task.stages, stage),
-                    self.task.runtime,
+                    runtime,
                     grid=grid,
                     augmentations=self._augmentations,
                     optimizer={name.removeprefix(prefix): kept[name] for name in kept if name.startswith(prefix)},
@@ -224,7 +240,8 @@ class Site:
         model = self.network(instruction.settings.get("tabular"))
         spacing = self.task.imaging.spacing_mm if split == "test" else None
         report = self._on_step(f"evaluate {split}")
-        seen = infer(model, samples, self.task.runtime, grid=grid, spacing_mm=spacing, on_batch=report)
+        runtime = self._runtime(instruction.run)
+        seen = infer(model, samples, runtime, grid=grid, spacing_mm=spacing, on_batch=report)
         days = grid.restricted_mean_days(torch.from_numpy(seen.survival_logits)).numpy()
         if split == "test":
             outcomes = outcomes_of(instruction.round, samples, grid, seen.survival_logits)

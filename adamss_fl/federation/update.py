@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from adamss_fl.federation.messages import Absence, Instruction, Reply, Tensors, Weights
-from adamss_fl.federation.reply_checks import loss_problem, opening_problem
+from adamss_fl.federation.reply_checks import loss_problem, machine_problem, opening_problem
 from adamss_fl.federation.wire import is_statistic
 
 
@@ -43,7 +43,8 @@ def check_update(reply: Reply, instruction: Instruction, shared: Weights, max_ch
     max_change : see FederationSettings; 0 accepts any change.
     Refused are: another run, round or attempt; a missing, extra, wrong-shaped, wrong-typed or non-finite tensor; a
     model that has exploded; a
-    number of patients or steps that is not a positive whole number; a loss or gate opening that is not finite.
+    number of patients or steps that is not a positive whole number; a loss or gate opening that is not finite;
+    a machine that is none.
     """
     stale = check_envelope(reply, instruction)
     if stale is not None:
@@ -61,7 +62,7 @@ def _figures_problem(figures: Mapping[str, Any]) -> str | None:
         value = figures.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             return f"figure {name!r} is not a positive whole number"
-    return opening_problem(figures) or loss_problem(figures)
+    return opening_problem(figures) or loss_problem(figures) or machine_problem(figures)
 
 
 def _explosion(weights: Tensors, shared: Weights, max_change: float) -> str | None:

@@ -1,6 +1,7 @@
 """The network: Ada-fusion encoder, Ada-focus decoder, two heads, and its weights as named groups of arrays."""
 
 from adamss_fl.model.groups import GROUPS, count_parameters, group_of, parameter_groups
+from adamss_fl.model.hardware import Precision, Resolved, resolve_precision
 from adamss_fl.model.layout import keep_freed_memory
 from adamss_fl.model.maps import FocusMaps, focus_maps
 from adamss_fl.model.network import AdaMSS, ModelOutput, tensor_groups
@@ -14,6 +15,8 @@ __all__ = [
     "FocusMaps",
     "ModelOutput",
     "ModelSettings",
+    "Precision",
+    "Resolved",
     "Weights",
     "architecture_hash",
     "autocast",
@@ -26,6 +29,7 @@ __all__ = [
     "parameter_groups",
     "prepare",
     "prepare_images",
+    "resolve_precision",
     "tensor_groups",
     "to_weights",
 ]

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from adamss_fl.errors import InputError
 from adamss_fl.imaging import Sample
 from adamss_fl.imaging.cache import write_whole
-from adamss_fl.model import AdaMSS, to_weights
+from adamss_fl.model import AdaMSS, resolve_precision, to_weights
 from adamss_fl.radiomics.features import RadiomicsExtraction
 from adamss_fl.training.inference import infer
 from adamss_fl.training.settings import RuntimeSettings
+from adamss_fl.training.tensors import device_of
 
 _AT_ONCE = 16
 """Patients whose predicted masks are in memory at the same time."""
@@ -105,7 +106,8 @@ def _origins(
     model: AdaMSS, samples: Sequence[Sample], runtime: RuntimeSettings, extraction: RadiomicsExtraction
 ) -> tuple[str, ...]:
     """A hash for each sample of its name and image, the model's weights, and the settings of masks and features."""
-    how = (extraction.settings.masks, extraction.settings.min_voxels, runtime.precision, runtime.channels_last)
+    precision = resolve_precision(runtime.precision, device_of(runtime))
+    how = (extraction.settings.masks, extraction.settings.min_voxels, precision, runtime.channels_last)
     common = hashlib.blake2b(extraction.key, digest_size=20)
     common.update(repr(how).encode())
     for name, tensor in to_weights(model).items():

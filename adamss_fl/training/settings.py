@@ -68,7 +68,8 @@ class RuntimeSettings:
     """How a site uses its machine.
 
     device : ``auto`` takes a GPU where there is one.
-    precision : ``bf16`` autocast (losses and small maps stay in fp32) or ``fp32``.
+    precision : ``auto`` is what suits the machine, see ``model.hardware``; ``bf16`` autocast (losses and small maps
+        stay in fp32), ``fp16`` autocast with loss scaling, or ``fp32``.
     channels_last : memory format channels_last_3d for weights and images.
     threads : CPU threads of one training process; part of the seed, since sums depend on it.
     checkpointing : training keeps the inputs of the network's blocks and makes their inner activations a second time in
@@ -76,7 +77,7 @@ class RuntimeSettings:
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     channels_last: bool = True
     threads: int = 2
     checkpointing: bool = False

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from adamss_fl.imaging import Sample
-from adamss_fl.model import AdaMSS, autocast, parameter_groups
+from adamss_fl.model import AdaMSS, autocast, parameter_groups, resolve_precision
 from adamss_fl.model.network import HEADS
 from adamss_fl.segmentation import dice_focal_loss
 from adamss_fl.survival import TimeGrid, discrete_likelihood
@@ -26,6 +26,7 @@ from adamss_fl.training.optimizer import (
     load_optimizer,
     set_learning_rate,
 )
+from adamss_fl.training.scaling import LossScaling
 from adamss_fl.training.schedule import learning_rate
 from adamss_fl.training.seeds import derive_seed
 from adamss_fl.training.settings import RuntimeSettings, StageSettings
@@ -49,7 +50,7 @@ class Augmentation(Protocol):
 
 
 class NonFiniteLoss(ArithmeticError):
-    """The loss of a training step was infinite or not a number."""
+    """The loss of a training step, or in fp16 every gradient, was infinite or not a number."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,9 @@ def train_stage(
     draws = torch.Generator(device=device).manual_seed(derive_seed(work.seed, "augmentation"))
     trained = trained_parameters(model, work.stage)
     optimiser = build_optimizer(trained, settings)
+    scaling = LossScaling(resolve_precision(runtime.precision, device), device)
     if optimizer:
-        load_optimizer(optimiser, trained, optimizer)
+        load_optimizer(optimiser, trained, scaling.load(optimizer))
     anchor = {name: value.detach().clone() for name, value in trained.items()} if settings.proximal_mu > 0.0 else {}
     sums: dict[str, float] = {}
     opening = torch.zeros(5, dtype=torch.float64)
@@ -136,22 +138,26 @@ def train_stage(
         loss = torch.stack(list(terms.values())).sum()
         if not bool(torch.isfinite(loss)):
             raise NonFiniteLoss(f"{work.stage} loss is not finite at step {step + 1} of {total}")
-        loss.backward()  # type: ignore[no-untyped-call]
+        scaling.backward(loss)
+        if settings.proximal_mu > 0.0 or settings.clip_norm > 0.0:
+            scaling.unscale(optimiser)
         _add_proximal_gradient(trained, anchor, settings.proximal_mu)
         if settings.clip_norm > 0.0:
             torch.nn.utils.clip_grad_norm_(list(trained.values()), settings.clip_norm)
-        optimiser.step()
+        scaling.step(optimiser)
         for name, term in terms.items():
             sums[name] = sums.get(name, 0.0) + float(term.detach())
         opening += gates.detach().to("cpu", torch.float64)
         if on_step is not None:
             on_step(step + 1, total)
+    if scaling.is_lost():
+        raise NonFiniteLoss(f"{work.stage} gradients are not finite in fp16 at any scale of the loss")
     return StageResult(
         losses={name: value / max(total, 1) for name, value in sums.items()},
         gate_opening=tuple(float(value) for value in opening / max(total, 1)),
         steps=total,
         balanced=batches.balanced,
-        optimizer=dump_optimizer(optimiser, trained),
+        optimizer={**dump_optimizer(optimiser, trained), **scaling.dump()},
     )
 
 

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adamss_fl.errors import MachineError
 from adamss_fl.imaging import Sample
 from adamss_fl.training.settings import RuntimeSettings
 
@@ -29,9 +30,18 @@ class Batch:
 
 
 def device_of(runtime: RuntimeSettings) -> torch.device:
-    """The device named by ``runtime``; ``auto`` is the GPU where there is one."""
+    """The device named by ``runtime``; ``auto`` is the GPU where there is one.
+
+    Raises MachineError where ``runtime`` asks for a GPU and there is none.
+    """
     if runtime.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        why = "this build of PyTorch has no CUDA" if torch.version.cuda is None else "PyTorch finds no GPU"
+        raise MachineError(
+            f"runtime.device is cuda, and {why} here; install driver and build for the GPU, or take auto or cpu",
+            "no_device",
+        )
     return torch.device(runtime.device)
 
 

@@ -48,6 +48,13 @@ PAIRS = {"concordant": 3, "discordant": 1, "tied_risk": 0, "tied_time": 0}
         (DESCRIBE, "patients", {"train": 5}),
         (DESCRIBE, "patients", {"train": -5, "validation": 0, "test": 0}),
         (DESCRIBE, "events", {"train": 10**9, "validation": 0, "test": 0}),
+        (DESCRIBE, "machine", "cpu"),
+        (DESCRIBE, "machine", {"device": "cpu"}),
+        (DESCRIBE, "machine", {"device": "cpu", "precision": "patient-7"}),
+        (DESCRIBE, "machine", {"device": "cpu", "precision": ["fp32"]}),
+        (DESCRIBE, "machine", {"device": {"cpu": 1}, "precision": "fp32"}),
+        (DESCRIBE, "machine", {"device": "cpu", "precision": "fp32", "name": "patient-7"}),
+        (DESCRIBE, "machine", {"device": "cpu", "precision": "auto"}),
         (EVENT_TIMES, "counts", [1, 2, 3]),
         (EVENT_TIMES, "counts", [1, 2, -3, 0]),
         (EVENT_TIMES, "counts", [1, 2, 0.5, 0]),
@@ -84,7 +91,7 @@ def test_a_missing_figure_is_refused(order: Instruction, sound: dict[str, dict[s
     for name in sound[order.kind]:
         if (
             name.startswith("loss.")
-            or name in ("inputs", "by_patient")
+            or name in ("inputs", "by_patient", "machine")
             or (name == "patients" and order is EVENT_TIMES)
         ):
             continue  # these are there where they can be; that count of patients is not used

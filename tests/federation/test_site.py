@@ -116,6 +116,7 @@ def test_describe_counts_patients_and_events_per_split(tmp_path: Path) -> None:
             "test": sum(sample.event for sample in data.test),
         },
         "inputs": input_sums(data.train, task.imaging),
+        "machine": {"device": "cpu", "precision": "fp32"},
     }
     assert (reply.kind, reply.site, reply.run, reply.round, reply.attempt) == ("describe", "a", "run", 1, 1)
     assert reply.weights is None

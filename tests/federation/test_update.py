@@ -92,6 +92,10 @@ def test_a_count_that_is_not_a_positive_whole_number_is_refused(name: str, value
         {"gate_opening": [0.1, 0.2, 0.3, 0.4, "x"]},
         {"loss.survival": float("inf")},
         {"loss.survival": "P-17 was ill"},
+        {"machine": {"device": "P-17", "precision": "fp32"}},
+        {"machine": {"device": "cpu", "precision": "<script>P-17</script>"}},
+        {"machine": {"device": "cpu", "precision": "fp32", "P-17": "was ill"}},
+        {"machine": None},
     ],
     ids=str,
 )
