@@ -29,6 +29,7 @@ from adamss_fl.federation.site_state import SiteState
 from adamss_fl.federation.task import Task
 from adamss_fl.federation.versions import may_train_together
 from adamss_fl.federation.wire import pack_change, unpack
+from adamss_fl.imaging import fused
 from adamss_fl.model import (
     AdaMSS,
     architecture_hash,
@@ -73,10 +74,10 @@ class Site:
         self._load = load
         self._progress = progress
         self._model: AdaMSS | None = None
-        self._augmentations = [
+        self._augmentations = fused(
             create("augmentation", plugin.name, plugin.settings, f"augmentation.{plugin.name}")
             for plugin in task.augmentation
-        ]
+        )
 
     @cached_property
     def data(self) -> SiteData:
