@@ -42,7 +42,8 @@ from adamss_fl.segmentation import mask_sums
 from adamss_fl.survival import TimeGrid, concordance_counts
 from adamss_fl.training import Inference, StageWork, infer, train_stage
 from adamss_fl.training.seeds import derive_seed
-from adamss_fl.training.stage import HEADS_OF, NonFiniteLoss
+from adamss_fl.training.stage import HEADS_OF
+from adamss_fl.training.tally import NonFiniteLoss
 from adamss_fl.training.tensors import device_of
 
 Progress = Callable[[str, int, int], None]

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adamss_fl.errors import InputError
+from adamss_fl.imaging.transfer import to_device
 
 
 class Augmentation(Protocol):
@@ -60,10 +61,10 @@ class RandomAffine:
         """Images and masks after the map, same shapes and types."""
         batch, channels, *shape = image.shape
         matrix, shift = self.draw(batch, shape, generator)
-        grid = sampling_grid(matrix, shift, shape).to(image.device)
+        grid = sampling_grid(matrix, shift, shape, image.device)
         both = torch.cat([image.float(), mask.float()], dim=1)
         moved = functional.grid_sample(both, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        chosen = (torch.rand(batch, generator=generator) < self.probability).to(image.device)
+        chosen = to_device(torch.rand(batch, generator=generator) < self.probability, image.device)
         chosen = chosen.view(-1, 1, 1, 1, 1)
         moved_image = moved[:, :channels].to(image.dtype)
         moved_mask = (moved[:, channels:] >= 0.5).to(mask.dtype)
@@ -104,16 +105,19 @@ def _rotation(angles: Tensor) -> Tensor:
     return product
 
 
-def sampling_grid(matrix: Tensor, shift: Tensor, shape: Sequence[int]) -> Tensor:
+def sampling_grid(
+    matrix: Tensor, shift: Tensor, shape: Sequence[int], device: torch.device = torch.device("cpu")
+) -> Tensor:
     """Sampling positions (B, D, H, W, 3) for ``torch.nn.functional.grid_sample``, ``align_corners=False``.
 
-    matrix : (B, 3, 3) and shift : (B, 3), from output to input voxels about the volume's centre, axes D, H, W.
+    matrix : (B, 3, 3) and shift : (B, 3), on the CPU, from output to input voxels about the volume's centre, axes D, H,
+    W. device : where the positions are made, so that only the maps travel there.
     """
     half = torch.tensor(list(shape), dtype=matrix.dtype) / 2
     # grid_sample counts in half sides and in the order W, H, D: hence the change of units and the two flips.
     normalised = matrix * (half.view(1, 1, 3) / half.view(1, 3, 1))
     theta = torch.cat([normalised.flip(1, 2), (shift / half).flip(1).unsqueeze(2)], dim=2)
-    return functional.affine_grid(theta.float(), [len(matrix), 1, *shape], align_corners=False)
+    return functional.affine_grid(to_device(theta.float(), device), [len(matrix), 1, *shape], align_corners=False)
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ class RandomFlip:
         """Images and masks after mirroring, same shapes and types."""
         for axis in self.axes:
             chosen = torch.rand(len(image), generator=generator) < self.probability
-            chosen = chosen.to(image.device).view(-1, 1, 1, 1, 1)
+            chosen = to_device(chosen, image.device).view(-1, 1, 1, 1, 1)
             image = torch.where(chosen, image.flip(axis + 2), image)
             mask = torch.where(chosen, mask.flip(axis + 2), mask)
         return image, mask
