@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from adamss_fl.imaging.transfer import to_device
+
 MARGIN = 2
 """Voxels round the box that :func:`sample_mask` looks at."""
 
@@ -38,7 +40,7 @@ def sampling_grid(
     # grid_sample counts in half sides and in the order W, H, D: hence the change of units and the two flips.
     slope = matrix / (full / 2).view(1, 3, 1)
     origin = (shift + (matrix @ offset.unsqueeze(2)).squeeze(2)) / (full / 2)
-    theta = _on(torch.cat([slope, origin.unsqueeze(2)], dim=2).flip(1).float(), device)
+    theta = to_device(torch.cat([slope, origin.unsqueeze(2)], dim=2).flip(1).float(), device or torch.device("cpu"))
     # Sums of three short vectors: functional.affine_grid is a matrix product, seven times slower on a CPU and rounded
     # to ten bits on a GPU that may use TF32.
     terms = []
@@ -79,9 +81,9 @@ def sample_mask(mask: Tensor, grid: Tensor) -> Tensor:
     the map's matrix sums, in absolute value, to 2 or more (largest of two million draws of the default settings: 1.85)
     and the piece ends three voxels or more inside the volume's faces.
 
-    Volume over (volume before, times the map's change of it), share of masks that vanish, and mean DSC with the analytic
-    ball under the map, over 1,000 maps of the default settings and digital balls with centres anywhere between voxels
-    (300 maps from radius 3 on):
+    Volume over (volume before, times the map's change of it), share of masks that vanish, and mean DSC with the
+    analytic ball under the map, over 1,000 maps of the default settings and digital balls with centres anywhere
+    between voxels (300 maps from radius 3 on):
 
     ============  ===================  ======================  =================
     mask          this                 linear, cut at 0.5      nearest neighbour
@@ -123,10 +125,3 @@ def _highest_neighbour(values: Tensor) -> Tensor:
 
 def _linear(volumes: Tensor, grid: Tensor) -> Tensor:
     return functional.grid_sample(volumes, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-
-
-def _on(values: Tensor, device: torch.device | None) -> Tensor:
-    """``values`` from the CPU on ``device``; a GPU goes on with its queue during the copy."""
-    if device is not None and device.type == "cuda":
-        return values.pin_memory().to(device, non_blocking=True)
-    return values.to(device)

@@ -83,8 +83,8 @@ class RandomAffine:
             return sample_affine(image, mask, matrix, shift, starts, size)
         images, masks = _boxes(image, starts, size), _boxes(mask, starts, size)
         if rows:
-            part = (torch.stack([volumes[row] for row in rows]) for volumes in (image, mask))
-            moved = sample_affine(*part, matrix[rows], shift[rows], [starts[row] for row in rows], size)
+            part, part_mask = (torch.stack([volumes[row] for row in rows]) for volumes in (image, mask))
+            moved = sample_affine(part, part_mask, matrix[rows], shift[rows], [starts[row] for row in rows], size)
             for row, moved_image, moved_mask in zip(rows, *moved, strict=True):
                 images[row], masks[row] = moved_image, moved_mask
         return torch.stack(images), torch.stack(masks)

@@ -151,7 +151,8 @@ class RunningWhitener(RunningMoments):
         scale = torch.rsqrt(covariance.diagonal() + self.eps)
         values, vectors = torch.linalg.eigh(scale[:, None] * covariance * scale)
         root = (vectors * torch.rsqrt(values.clamp_min(0) + self.shrinkage)) @ vectors.T
-        return scale[:, None] * root
+        whitening: Tensor = scale[:, None] * root
+        return whitening
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what was made of the covariance: a copy's buffer counts its versions anew."""

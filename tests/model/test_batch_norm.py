@@ -53,7 +53,7 @@ def test_norm_and_its_gradients_equal_those_of_fp64(
 
 
 def errors_at_112(channels: int, *, ours: bool) -> tuple[float, float]:
-    """Largest errors at 112^3, mean / sd = 3: of the output y over max(1, |y|), and of the running variance, relative."""
+    """Largest errors at 112^3, mean / sd = 3: output over max(1, |output|), and running variance, relative."""
     torch.manual_seed(0)
     x = channels_last(3 + torch.randn(1, channels, 112, 112, 112))
     norm = BatchNorm3d(channels) if ours else nn.BatchNorm3d(channels)
