@@ -18,8 +18,11 @@ from torch.nn import functional
 
 from adamss_fl.model.layout import channels_last, is_channels_last
 
-FEWEST_VOXELS = 1024
+FEWEST_VOXELS = 2048
 """Up to so many voxels PyTorch's own kernel is exact enough (its sums are off by 1e-6 at most), and faster."""
+MOST_NARROW_CHANNELS = 4
+"""Up to so many channels PyTorch's kernel is several times slower than a few passes over wide rows."""
+
 WIDEST_ROW = 4096
 """Values in a row of folded voxels: the kernel keeps a few such rows in the fastest cache."""
 _SUMS_ONLY = [False, True, True]
@@ -37,21 +40,26 @@ class BatchNorm3d(nn.BatchNorm3d):
         return self._normalised(x, relu=True) if is_ours(x, self) else functional.relu(super().forward(x), inplace=True)
 
     def _normalised(self, x: Tensor, relu: bool) -> Tensor:
+        given = (None, None) if self.training else (self.running_mean, self.running_var)
         y, mean, variance = cast(
             tuple[Tensor, Tensor, Tensor],
-            _BatchNorm.apply(x, self.weight, self.bias, self.eps, relu),  # type: ignore[no-untyped-call]
+            _BatchNorm.apply(x, self.weight, self.bias, *given, self.eps, relu),  # type: ignore[no-untyped-call]
         )
-        move_running_statistics(self, mean, variance, x.numel() // x.shape[1])
+        if self.training:
+            move_running_statistics(self, mean, variance, x.numel() // x.shape[1])
         return y
 
 
 def is_ours(x: Tensor, norm: nn.BatchNorm3d) -> bool:
-    """Whether the sums are made here: the batch's own statistics of a large CPU map in channels_last_3d."""
+    """Whether a norm is computed here: of large CPU maps in channels_last_3d where sums are to be made, or narrow ones.
+
+    Sums are those of the moments in training, and in any mode those of the gradients.
+    """
     return (
-        norm.training
-        and x.device.type == "cpu"
+        x.device.type == "cpu"
         and x.dtype in (torch.bfloat16, torch.float32)
         and x.numel() > FEWEST_VOXELS * x.shape[1]
+        and (norm.training or torch.is_grad_enabled() or x.shape[1] <= MOST_NARROW_CHANNELS)
         and is_channels_last(x)
     )
 
@@ -104,11 +112,22 @@ def _moments(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
 class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        eps: float,
+        relu: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         k = _voxels_in_row(x)
         rows = _fold(x, k)
-        mean64, variance64 = _moments(rows, k)
+        ctx.own = running_mean is None or running_var is None
+        if running_mean is None or running_var is None:
+            mean64, variance64 = _moments(rows, k)
+        else:
+            mean64, variance64 = running_mean.double(), running_var.double()
         scale64 = torch.rsqrt(variance64 + eps)
         mean, variance, scale = torch.stack((mean64, variance64, scale64)).float().unbind()
         factor = scale64 * weight
@@ -126,7 +145,7 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, y, mean, scale, factor = ctx.saved_tensors
         k, voxels = ctx.k, x.numel() // x.shape[1]
         rows, passed = _fold(x, k), _fold(channels_last(gradients[0]), k)
@@ -137,10 +156,14 @@ class _BatchNorm(torch.autograd.Function):
             _as_map(passed), _as_map(rows), wide_scale, None, None, wide_mean, wide_scale, True, 0.0, _SUMS_ONLY
         )
         to_weight, to_bias = to_weights.view(k, -1).sum(0), to_biases.view(k, -1).sum(0)
-        # d/dx = factor (g - mean(g) - xhat mean(g xhat)), xhat = (x - mean) scale
-        slope = scale * to_weight / -voxels
-        offset = torch.addcmul(to_bias / -voxels, mean, slope, value=-1)
-        wide_slope, wide_offset, wide_factor = torch.stack((slope, offset, factor)).repeat(1, k).unbind()
         passed = passed if passed.dtype == torch.float32 else passed.float()
-        result = torch.addcmul(passed, rows, wide_slope).add_(wide_offset).mul_(wide_factor)
-        return _unfold(result if result.dtype == x.dtype else result.to(x.dtype), x), to_weight, to_bias, None, None
+        if ctx.own:
+            # d/dx = factor (g - mean(g) - xhat mean(g xhat)), xhat = (x - mean) scale
+            slope = scale * to_weight / -voxels
+            offset = torch.addcmul(to_bias / -voxels, mean, slope, value=-1)
+            wide_slope, wide_offset, wide_factor = torch.stack((slope, offset, factor)).repeat(1, k).unbind()
+            result = torch.addcmul(passed, rows, wide_slope).add_(wide_offset).mul_(wide_factor)
+        else:  # moments that do not depend on x
+            result = passed * factor.repeat(k)
+        result = result if result.dtype == x.dtype else result.to(x.dtype)
+        return _unfold(result, x), to_weight, to_bias, None, None, None, None
