@@ -66,7 +66,7 @@ def test_fp16_follows_fp32() -> None:
         torch.cat([(model.state_dict()[name] - start[name]).flatten() for name, _ in model.named_parameters()])
         for model in (exact, low)
     ]
-    assert float(torch.nn.functional.cosine_similarity(moved[0], moved[1], dim=0)) > 0.95
+    assert float(torch.nn.functional.cosine_similarity(moved[0], moved[1], dim=0)) > 0.9
 
 
 def test_a_stopped_and_resumed_fp16_training_equals_the_uninterrupted_one(monkeypatch: pytest.MonkeyPatch) -> None:
