@@ -9,6 +9,7 @@ is the same (Ioffe and Szegedy, arXiv 1502.03167): biased variance to normalise,
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -46,8 +47,30 @@ class BatchNorm3d(nn.BatchNorm3d):
             _BatchNorm.apply(x, self.weight, self.bias, *given, self.eps, relu),  # type: ignore[no-untyped-call]
         )
         if self.training:
-            move_running_statistics(self, mean, variance, x.numel() // x.shape[1])
+            _move_running_statistics(self, mean, variance, x.numel() // x.shape[1])
         return y
+
+
+def joined_with_relu(x: Tensor, norms: Sequence[BatchNorm3d]) -> Tensor:
+    """ReLU of ``norms``, each on its own channels of the CPU map ``x`` (B,C,D,H,W) in channels_last_3d.
+
+    The norms have one eps and are all in training or all in evaluation mode.
+    """
+
+    def joined(name: str) -> Tensor:
+        return torch.cat([getattr(norm, name) for norm in norms])
+
+    training = norms[0].training
+    given = (None, None) if training else (joined("running_mean"), joined("running_var"))
+    y, *moments = cast(
+        tuple[Tensor, Tensor, Tensor],
+        _BatchNorm.apply(x, joined("weight"), joined("bias"), *given, norms[0].eps, True),  # type: ignore[no-untyped-call]
+    )
+    if training:
+        parts = [torch.split(moment, [norm.num_features for norm in norms]) for moment in moments]
+        for norm, mean, variance in zip(norms, *parts, strict=True):
+            _move_running_statistics(norm, mean, variance, x.numel() // x.shape[1])
+    return y
 
 
 def is_ours(x: Tensor, norm: nn.BatchNorm3d) -> bool:
@@ -64,7 +87,7 @@ def is_ours(x: Tensor, norm: nn.BatchNorm3d) -> bool:
     )
 
 
-def move_running_statistics(norm: nn.BatchNorm3d, mean: Tensor, variance: Tensor, voxels: int) -> None:
+def _move_running_statistics(norm: nn.BatchNorm3d, mean: Tensor, variance: Tensor, voxels: int) -> None:
     """Count a batch and move the running statistics of ``norm`` towards its ``mean`` and biased ``variance`` (C,)."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
