@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from adamss_fl.model.layout import channels_last, is_channels_last
+from adamss_fl.model.layout import channels_last, has_channels_last_strides
 
 FEWEST_VOXELS = 2048
 """Up to so many voxels PyTorch's own kernel is exact enough (its sums are off by 1e-6 at most), and faster."""
@@ -83,7 +83,7 @@ def is_ours(x: Tensor, norm: nn.BatchNorm3d) -> bool:
         and x.dtype in (torch.bfloat16, torch.float32)
         and x.numel() > FEWEST_VOXELS * x.shape[1]
         and (norm.training or torch.is_grad_enabled() or x.shape[1] <= MOST_NARROW_CHANNELS)
-        and is_channels_last(x)
+        and has_channels_last_strides(x)
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from adamss_fl.model.layout import channels_last, is_channels_last
+from adamss_fl.model.layout import channels_last, has_channels_last_strides
 
 _ONES = [1, 1, 1]
 LEAST_CHANNELS_OF_PRODUCT = 8
@@ -37,7 +37,7 @@ def is_ours(x: Tensor, kernel: int) -> bool:
         (x.shape[0] == 1 or kernel == 1)
         and x.device.type == "cpu"
         and x.dtype == torch.float32
-        and is_channels_last(x)
+        and has_channels_last_strides(x)
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     )
@@ -67,6 +67,23 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Te
     return channels_last(y)
 
 
+def _in_halves(x: Tensor, seen: Tensor, kernel: int, padding: int) -> tuple[Tensor, Tensor]:
+    """Two halves of ``seen`` (1,O,D',H',W') along D, as a batch of two, and the planes of ``x`` that each sees.
+
+    Planes of zeros stand for the padding of ``x`` along D. Where D' is odd, one more follows either map.
+    """
+    _, channels, depth, height, width = x.shape
+    if seen.shape[2] % 2:
+        seen = functional.pad(seen, (0, 0, 0, 0, 0, 1))
+    half = seen.shape[2] // 2
+    planes = x.new_zeros((2, half + kernel - 1, height, width, channels))
+    for part, begin in enumerate((-padding, half - padding)):
+        first, last = max(begin, 0), min(begin + half + kernel - 1, depth)
+        planes[part, first - begin : last - begin] = x[0, :, first:last].permute(1, 2, 3, 0)
+    halves = channels_last(seen).permute(0, 2, 3, 4, 1).reshape(2, half, *seen.shape[3:], seen.shape[1])
+    return planes.permute(0, 4, 1, 2, 3), channels_last(halves.permute(0, 4, 1, 2, 3))
+
+
 def _weight_gradient(x: Tensor, seen: Tensor, weight: Tensor, padding: int) -> Tensor:
     """Gradient of the kernel ``weight`` given that of the output, ``seen``; not for a kernel of 1x1x1.
 
@@ -74,14 +91,7 @@ def _weight_gradient(x: Tensor, seen: Tensor, weight: Tensor, padding: int) -> T
     takes oneDNN for a batch of two.
     """
     if x.shape[0] == 1:
-        kernel, depth = weight.shape[2], seen.shape[2]
-        half = -(-depth // 2)
-        # Planes of zeros round x replace its padding along D; one more where D' is odd, which meets a zero gradient.
-        planes = functional.pad(x, (0, 0, 0, 0, padding, padding + 2 * half - depth))
-        x = torch.cat([planes[:, :, : half + kernel - 1], planes[:, :, half : 2 * half + kernel - 1]])
-        x = channels_last(x)
-        seen = functional.pad(seen, (0, 0, 0, 0, 0, 2 * half - depth)) if depth % 2 else seen
-        seen = channels_last(torch.cat([seen[:, :, :half], seen[:, :, half:]]))
+        x, seen = _in_halves(x, seen, weight.shape[2], padding)
         paddings = [0, padding, padding]
     else:
         paddings = [padding] * 3

@@ -20,6 +20,11 @@ def is_channels_last(x: Tensor) -> bool:
     return x.dim() == 5 and x.is_contiguous(memory_format=torch.channels_last_3d)
 
 
+def has_channels_last_strides(x: Tensor) -> bool:
+    """Whether ``x`` (B,C,D,H,W) is in channels_last_3d also by its strides; a contiguous map of one channel is not."""
+    return is_channels_last(x) and x.stride(1) == 1
+
+
 def channels_last(x: Tensor) -> Tensor:
     """``x`` (B,C,D,H,W) in channels_last_3d, also by its strides where C = 1 and both layouts are one in memory.
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from adamss_fl.model.batch_norm import FEWEST_VOXELS, BatchNorm3d, joined_with_relu
 from adamss_fl.model.blocks import ConvBlock, ResBlock
 from adamss_fl.model.convolution import convolve
-from adamss_fl.model.layout import channels_last, is_channels_last
+from adamss_fl.model.layout import channels_last, has_channels_last_strides
 
 
 def pays_off(blocks: Sequence[ResBlock], x: Tensor) -> bool:
@@ -25,7 +25,7 @@ def pays_off(blocks: Sequence[ResBlock], x: Tensor) -> bool:
         x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and is_channels_last(x)
+        and has_channels_last_strides(x)
         and x.numel() > FEWEST_VOXELS * x.shape[1]
         and sum(block.shortcut.conv.out_channels for block in blocks) <= _floats_in_register()
         and len(norms) == sum(1 + len(block.convs) for block in blocks)

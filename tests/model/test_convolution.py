@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional
 
 from adamss_fl.model import AdaMSS, ModelSettings, prepare
+from adamss_fl.model import batch_norm as batch_norm_module
 from adamss_fl.model import convolution as convolution_module
 from adamss_fl.model.convolution import convolve, is_ours
 from adamss_fl.model.layout import channels_last, is_channels_last
@@ -61,6 +62,8 @@ def test_convolution_is_left_to_pytorch_where_that_takes_onednn_or_another_type(
     assert is_ours(x.expand(3, 2, 4, 4, 4).contiguous(memory_format=torch.channels_last_3d), 1)
     assert not is_ours(x.expand(3, 2, 4, 4, 4).contiguous(memory_format=torch.channels_last_3d), 3)
     assert not is_ours(x.contiguous(), 3)
+    assert not is_ours(x[:, :1].contiguous(), 3)  # of one channel, which both layouts store alike
+    assert is_ours(channels_last(x[:, :1]), 3)
     assert not is_ours(x.double(), 3)
     assert not is_ours(x.bfloat16(), 3)
     with torch.autocast("cpu", torch.bfloat16):
@@ -78,6 +81,21 @@ def test_no_convolution_of_a_step_runs_in_slow_conv3d(batch: int, monkeypatch: p
         assert slow_convolutions(batch) > 20
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+def test_a_model_in_contiguous_layout_is_plain_pytorch(norm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is what benchmarks compare with."""
+
+    def forbidden(*_: object) -> None:
+        raise AssertionError("a function of ours was called")
+
+    for function in (convolution_module._Convolution, batch_norm_module._BatchNorm):
+        monkeypatch.setattr(function, "apply", forbidden)
+    model = prepare(AdaMSS(ModelSettings(width=1, norm=norm)), channels_last=False)  # type: ignore[arg-type]
+    model(*torch.rand(2, 1, 1, 32, 32, 32))
+    with pytest.raises(AssertionError, match="ours"):
+        prepare(model)(*torch.rand(2, 1, 1, 32, 32, 32))
 
 
 def slow_convolutions(batch: int) -> int:
