@@ -162,12 +162,13 @@ def _single_arm(run: Path, metrics: Mapping[str, Any]) -> ArmRecord:
 
 
 def training_patients(events: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Training patients per site, as the sites' last training figures say."""
+    """Training patients per site: the most that its training figures name, since stage I counts those with a mask."""
     found: dict[str, int] = {}
     for event in events:
         patients = _count((event.get("figures") or {}).get("patients")) if event.get("kind") == "train" else None
         if patients is not None:
-            found[str(event.get("site", ""))] = patients
+            site = str(event.get("site", ""))
+            found[site] = max(patients, found.get(site, 0))
     return dict(sorted(found.items()))
 
 

@@ -9,6 +9,7 @@ from adamss_fl.evaluation.arms import folder_name
 from adamss_fl.evaluation.report_inputs import BOOTSTRAP, RunRecord, read_json
 from adamss_fl.evaluation.selection import choice_of_run, sentence
 from adamss_fl.federation.machines import machine_lines, machines_in
+from adamss_fl.federation.uniform_batches import uniform_lines
 
 
 def methods(record: RunRecord) -> list[tuple[str, str]]:
@@ -21,6 +22,8 @@ def methods(record: RunRecord) -> list[tuple[str, str]]:
         rows.append(
             ("Budget", f"{lengths}. The same for every arm: passes over each of its patients, schedule and settings.")
         )
+    if uniform := _uniform_batches(record):
+        rows.append(("Batches", uniform))
     if taken := rounds_taken(record):
         rows.append(("Round taken", " ".join(taken)))
     if beside := beside_the_images(record.main.events):
@@ -96,6 +99,16 @@ def newest(events: Sequence[Mapping[str, Any]], kind: str) -> Mapping[str, Any]:
     """The figures of a run's last event of a kind; empty where there is none, or it has none."""
     found = [event.get("figures") for event in events if event.get("kind") == kind]
     return found[-1] if found and isinstance(found[-1], Mapping) else {}
+
+
+def _uniform_batches(record: RunRecord) -> str:
+    """Where training fell back to uniform batches, per arm; empty where it did not."""
+    said = [
+        f"{arm.label}: {line}." if record.comparison is not None else f"{line[0].upper()}{line[1:]}."
+        for arm in record.arms
+        for line in uniform_lines(arm.events)
+    ]
+    return " ".join(said)
 
 
 def _test_patients(comparison: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from adamss_fl import __version__
 from adamss_fl.errors import InputError
 from adamss_fl.federation.best_round import segmentation_round
 from adamss_fl.federation.checkpoint import Checkpoints
+from adamss_fl.federation.events import read_events
 from adamss_fl.federation.machines import machines_of
 from adamss_fl.federation.merging import merge_evaluations
 from adamss_fl.federation.messages import Reply, Weights
@@ -19,6 +20,7 @@ from adamss_fl.federation.outcome.figures import outcome_figures
 from adamss_fl.federation.rounds import QuorumLost, Rounds
 from adamss_fl.federation.selection import Choice
 from adamss_fl.federation.task import Task
+from adamss_fl.federation.uniform_batches import uniform_lines
 
 
 def base_metrics(task: Task, rounds: Rounds, choice: Choice | None) -> dict[str, Any]:
@@ -37,6 +39,7 @@ def base_metrics(task: Task, rounds: Rounds, choice: Choice | None) -> dict[str,
         **({} if choice is None else {"selected": {"rule": task.select, **asdict(choice)}}),
         "edges_days": list(rounds.identity.edges_days),
         "tabular": rounds.identity.tabular,
+        **({"uniform_batches": lines} if (lines := uniform_lines(read_events(rounds.events.path))) else {}),
     }
 
 

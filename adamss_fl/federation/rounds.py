@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,15 +10,18 @@ from typing import Any
 from adamss_fl.errors import AdamssError
 from adamss_fl.federation.aggregation import GroupedAggregation
 from adamss_fl.federation.checkpoint import Checkpoint, Checkpoints
-from adamss_fl.federation.events import EventLog
+from adamss_fl.federation.events import EventLog, read_events
 from adamss_fl.federation.merging import mean_opening, merge_evaluations
 from adamss_fl.federation.messages import Absence, Collected, Instruction, Kind, Reply, Sites, Weights
 from adamss_fl.federation.plan import Round, RoundPlan
 from adamss_fl.federation.reply_checks import figures_problem
 from adamss_fl.federation.settings import FederationSettings
 from adamss_fl.federation.transfer import carry_over, reset_names
+from adamss_fl.federation.uniform_batches import uniform_lines
 from adamss_fl.federation.update import Update, check_envelope, check_update
 from adamss_fl.federation.wire import Changed, pack
+
+_LOG = logging.getLogger(__name__)
 
 
 class QuorumLost(AdamssError):
@@ -85,6 +89,7 @@ class Rounds:
         self.identity = identity
         self.validate_every = validate_every
         self.transfer = transfer
+        self._warned: set[str] = set()
         self.remedies: Mapping[str, Callable[[], object]] = {}
         self.spared: Callable[[int], Collection[int]] = lambda _: ()
 
@@ -193,6 +198,11 @@ class Rounds:
     def _record(self, round_: Round, updates: Sequence[Update], weights: Weights) -> None:
         for update in updates:
             self.events.write("train", round_.index, update.site, figures=dict(update.figures))
+        if any(update.figures.get("balanced") is False for update in updates):
+            for line in uniform_lines(read_events(self.events.path)):
+                if line not in self._warned:
+                    _LOG.warning("round %d: %s", round_.index, line)
+                    self._warned.add(line)
         self.events.write(
             "aggregate",
             round_.index,

@@ -22,7 +22,7 @@ from adamss_fl.federation.inputs import input_sums
 from adamss_fl.federation.messages import Instruction, Reply, SiteFailure, Weights
 from adamss_fl.federation.outcome.outcomes import outcomes_of
 from adamss_fl.federation.outcome.queries import OUTCOME_QUERIES, answer_kept
-from adamss_fl.federation.site_data import SiteCounts, SiteData, event_counts
+from adamss_fl.federation.site_data import SiteCounts, SiteData, event_counts, masks_problem
 from adamss_fl.federation.site_features import SiteFeatures
 from adamss_fl.federation.site_machine import machine_figure, work_of
 from adamss_fl.federation.site_state import SiteState
@@ -46,7 +46,7 @@ from adamss_fl.training import Inference, RuntimeSettings, StageWork, infer, tra
 from adamss_fl.training.machine import settled
 from adamss_fl.training.machine_errors import machine_errors
 from adamss_fl.training.seeds import derive_seed
-from adamss_fl.training.stage import HEADS_OF
+from adamss_fl.training.stage import HEADS_OF, drawn_in
 from adamss_fl.training.tally import NonFiniteLoss
 from adamss_fl.training.tensors import device_of
 
@@ -172,8 +172,14 @@ class Site:
         Where ``wire`` is ``bf16``, weights come and changes go as ``federation.wire`` says.
         settings : ``stages``, ``epochs`` or ``steps``, ``progress`` {stage: [from, to]}, ``edges_days``, ``tabular``,
         ``block_ends`` (rounds whose local tensors are needed again at the end of the run).
+        Figures: ``patients``, those whom any of the stages draws from (in stage I only patients with a mask), which
+        weigh the weights; ``steps``, losses, ``gate_opening``; where batches should be balanced, ``balanced``: false
+        says that they were uniform, since all training patients are of one class.
+        Raises SiteFailure ``too_few_masks`` before any training where stage I has not enough patients for a batch.
         """
         settings = instruction.settings
+        if problem := masks_problem(self.data.train, settings["stages"], self.task.stages):
+            raise SiteFailure("too_few_masks") from InputError(problem)
         packed = settings.get("wire") == "bf16"
         if packed:
             instruction = replace(instruction, weights=unpack(instruction.weights or {}))
@@ -185,7 +191,8 @@ class Site:
         samples = self._features(instruction.run).attach(self.data.train, settings.get("tabular"))
         kept: Weights = {name: array for name, array in private.items() if name.startswith("optimizer/")}
         runtime = self._runtime(instruction.run)
-        figures: dict[str, Any] = {"patients": len(self.data.train), "steps": 0, **machine_figure(runtime)}
+        drawn = max(len(drawn_in(stage, samples)) for stage in settings["stages"])
+        figures: dict[str, Any] = {"patients": drawn, "steps": 0, **machine_figure(runtime)}
         for position, stage in enumerate(settings["stages"]):
             model.survival_head.restart_mean(stage == "survival" and position > 0)
             prefix = f"optimizer/{stage}/"
@@ -214,7 +221,7 @@ class Site:
             figures["steps"] += result.steps
             figures["gate_opening"] = list(result.gate_opening)
             figures.update({f"loss.{name}": value for name, value in result.losses.items()})
-            if "survival" in HEADS_OF[stage]:
+            if "survival" in HEADS_OF[stage] and getattr(self.task.stages, stage).balanced:
                 figures["balanced"] = result.balanced
         trained = to_weights(model)
         kept.update({f"local/{name}": trained[name] for name in self.local_names})

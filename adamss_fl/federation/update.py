@@ -43,8 +43,8 @@ def check_update(reply: Reply, instruction: Instruction, shared: Weights, max_ch
     max_change : see FederationSettings; 0 accepts any change.
     Refused are: another run, round or attempt; a missing, extra, wrong-shaped, wrong-typed or non-finite tensor; a
     model that has exploded; a
-    number of patients or steps that is not a positive whole number; a loss or gate opening that is not finite;
-    a machine that is none.
+    number of patients or steps that is not a positive whole number; a ``balanced`` that is no truth value; a loss or
+    gate opening that is not finite; a machine that is none.
     """
     stale = check_envelope(reply, instruction)
     if stale is not None:
@@ -62,6 +62,8 @@ def _figures_problem(figures: Mapping[str, Any]) -> str | None:
         value = figures.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             return f"figure {name!r} is not a positive whole number"
+    if not isinstance(figures.get("balanced", True), bool):
+        return "figure 'balanced' is neither true nor false"
     return opening_problem(figures) or loss_problem(figures) or machine_problem(figures)
 
 

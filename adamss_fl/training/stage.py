@@ -71,7 +71,11 @@ class StageWork:
 
 @dataclass(frozen=True)
 class StageResult:
-    """Figures of a stage: mean losses by term, mean gate opening per level, steps done; and the optimiser's state."""
+    """Figures of a stage: mean losses by term, mean gate opening per level, steps done; and the optimiser's state.
+
+    balanced : whether batches held events and censored patients one to one; False where they were not to, and where
+        the patients are of one class.
+    """
 
     losses: Mapping[str, float]
     gate_opening: tuple[float, ...]
@@ -92,7 +96,7 @@ def train_stage(
     optimizer: OptimizerState | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> StageResult:
-    """Train ``model`` in place and return what happened.
+    """Train ``model`` in place on the samples that the stage draws (:func:`drawn_in`) and return what happened.
 
     grid : time bins, needed where survival is trained.
     optimizer : state from the last round at this site; None starts afresh.
@@ -106,6 +110,7 @@ def train_stage(
     if survives and grid is None:
         raise ValueError(f"the {work.stage} stage needs its time bins")
     device = device_of(runtime)
+    samples = drawn_in(work.stage, samples)
     balance = [sample.event for sample in samples] if settings.balanced and survives else None
     batches = Batches(len(samples), settings.batch_size, balance, settings.sampling)
     total = work.steps if work.steps is not None else batches.in_epochs(work.epochs or 0)
@@ -154,6 +159,15 @@ def train_stage(
         balanced=batches.balanced,
         optimizer={**dump_optimizer(optimiser, trained), **scaling.dump()},
     )
+
+
+def drawn_in(stage: StageName, samples: Sequence[Sample]) -> list[Sample]:
+    """The ``samples`` that a stage trains on: in stage I those with a mask, in stage II and the joint stage all.
+
+    A sample without a mask has no segmentation loss, and in stage I it would only move the norms' running statistics.
+    In the joint stage it trains survival.
+    """
+    return [sample for sample in samples if sample.has_mask or stage != "segmentation"]
 
 
 def trained_parameters(model: AdaMSS, stage: StageName) -> dict[str, torch.nn.Parameter]:

@@ -86,6 +86,7 @@ def test_a_count_that_is_not_a_positive_whole_number_is_refused(name: str, value
 @pytest.mark.parametrize(
     "figures",
     [
+        {"balanced": "its text"},
         {"gate_opening": None},
         {"gate_opening": [0.1] * 4},
         {"gate_opening": [0.1, 0.2, 0.3, 0.4, float("nan")]},

@@ -7,6 +7,7 @@ import pytest
 import torch
 from synthetic import ONE_THREAD_FP32, make_samples
 
+from adamss_fl.imaging import Sample
 from adamss_fl.model import AdaMSS, ModelSettings, parameter_groups, to_weights
 from adamss_fl.survival import TimeGrid
 from adamss_fl.training import StageSettings, StageWork, infer, inference, train_stage
@@ -131,6 +132,33 @@ def test_an_odd_number_of_patients_trains_in_full_batches(stage: str, length: di
     result = train_stage(model, SAMPLES[:5], work, settings(batch_size=2, balanced=True), ONE_THREAD_FP32, grid=GRID)
     assert sizes == [2] * 5  # 2 passes over 5 patients are 10 places
     assert result.steps == 5
+
+
+def without_mask(sample: Sample) -> Sample:
+    """Images far from all others, which the norms' running statistics would show."""
+    return replace(sample, has_mask=False, mask=np.zeros_like(sample.mask), image=sample.image + 50.0)
+
+
+def test_stage_one_trains_on_patients_with_a_mask_only() -> None:
+    """Bit for bit as if the others were not there."""
+    mixed = [*SAMPLES[:4], *map(without_mask, SAMPLES[4:])]
+    models = make_model(), make_model()
+    for model, samples in zip(models, (mixed, SAMPLES[:4]), strict=True):
+        work = StageWork("segmentation", 0, epochs=2)
+        train_stage(model, samples, work, settings(batch_size=2), ONE_THREAD_FP32)
+    first, second = map(to_weights, models)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("stage", ["survival", "joint"])
+def test_the_other_stages_train_on_patients_without_a_mask_too(stage: str) -> None:
+    model = make_model()
+    seen: list[float] = []
+    model.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs[0].mean((1, 2, 3, 4)).tolist()))
+    mixed = [*SAMPLES[:4], *map(without_mask, SAMPLES[4:])]
+    work = StageWork(stage, 0)  # type: ignore[arg-type]
+    train_stage(model, mixed, work, settings(batch_size=2), ONE_THREAD_FP32, grid=GRID)
+    assert sum(mean > 40 for mean in seen) == 2
 
 
 def test_survival_stage_without_time_bins_is_refused() -> None:
