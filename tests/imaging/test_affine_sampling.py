@@ -131,7 +131,7 @@ def test_the_inverse_map_brings_an_image_back() -> None:
     back = sample_affine(away, away, inverse, -torch.einsum("bij,bj->bi", inverse, shift))[0]
     middle = slice(4, -4)
     assert float((away - image)[..., middle, middle, middle].abs().max()) > 0.2
-    assert float((back - image)[..., middle, middle, middle].abs().max()) < 0.07
+    assert float((back - image)[..., middle, middle, middle].abs().max()) < 0.1
 
 
 @settings(max_examples=25, deadline=None)
