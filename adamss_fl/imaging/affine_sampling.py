@@ -82,8 +82,8 @@ def sample_mask(mask: Tensor, grid: Tensor) -> Tensor:
     and the piece ends three voxels or more inside the volume's faces.
 
     Volume over (volume before, times the map's change of it), share of masks that vanish, and mean DSC with the
-    analytic ball under the map, over 1,000 maps of the default settings and digital balls with centres anywhere
-    between voxels (300 maps from radius 3 on):
+    analytic ball under the map, over 1,000 maps of the default settings (300 from radius 3 on) and digital balls with
+    centres anywhere between voxels:
 
     ============  ===================  ======================  =================
     mask          this                 linear, cut at 0.5      nearest neighbour

@@ -83,8 +83,9 @@ class RandomAffine:
             return sample_affine(image, mask, matrix, shift, starts, size)
         images, masks = _boxes(image, starts, size), _boxes(mask, starts, size)
         if rows:
-            part, part_mask = (torch.stack([volumes[row] for row in rows]) for volumes in (image, mask))
-            moved = sample_affine(part, part_mask, matrix[rows], shift[rows], [starts[row] for row in rows], size)
+            some_images, some_masks = (torch.stack([volumes[row] for row in rows]) for volumes in (image, mask))
+            some_starts = [starts[row] for row in rows]
+            moved = sample_affine(some_images, some_masks, matrix[rows], shift[rows], some_starts, size)
             for row, moved_image, moved_mask in zip(rows, *moved, strict=True):
                 images[row], masks[row] = moved_image, moved_mask
         return torch.stack(images), torch.stack(masks)
@@ -145,15 +146,18 @@ class RandomFlip:
 
     def __call__(self, image: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Images and masks after mirroring, same shapes and types."""
+        if not self.axes:
+            return image, mask
         chosen = [(torch.rand(len(image), generator=generator) < self.probability).tolist() for _ in self.axes]
         flips = [
-            [axis + 1 for axis, flip in zip(self.axes, row, strict=True) if flip] for row in zip(*chosen, strict=True)
+            [axis + 1 for axis, flip in zip(self.axes, flip_of, strict=True) if flip]
+            for flip_of in zip(*chosen, strict=True)
         ]
 
         def mirror(volumes: Tensor) -> Tensor:
             return torch.stack([volume.flip(axes) for volume, axes in zip(volumes, flips, strict=True)])
 
-        return (mirror(image), mirror(mask)) if self.axes else (image, mask)
+        return mirror(image), mirror(mask)
 
 
 @dataclass(frozen=True)
