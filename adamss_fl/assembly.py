@@ -41,7 +41,6 @@ from adamss_fl.imaging import Sample, prepare_cohort
 from adamss_fl.plugins import create
 from adamss_fl.prediction import load_folds
 from adamss_fl.run_config import RunConfig
-from adamss_fl.training.stage import Augmentation
 
 Job = TypeVar("Job")
 
@@ -83,14 +82,6 @@ def build_trackers(config: RunConfig) -> list[Tracker]:
     return [
         create("tracker", tracker.name, tracker.settings, f"trackers.{number}")
         for number, tracker in enumerate(config.trackers)
-    ]
-
-
-def build_augmentations(task: Task) -> list[Augmentation]:
-    """The augmentations that a task names."""
-    return [
-        create("augmentation", plugin.name, plugin.settings, f"augmentation.{plugin.name}")
-        for plugin in task.augmentation
     ]
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from adamss_fl.assembly import (
-    build_augmentations,
     cache_folder,
     judge,
     keep_config,
@@ -129,7 +128,7 @@ def _forecast(
         return phases_of_comparison(works, speed, workers_of(config, jobs), sites_at_once(config), rounds)
 
     largest = max(data.values(), key=lambda own: len(own.train)).train
-    return forecast_of(task, largest, phases, build_augmentations(task), seeds_left)
+    return forecast_of(task, largest, phases, seeds_left)
 
 
 def _phase_of(workers: int) -> Callable[[str], str]:

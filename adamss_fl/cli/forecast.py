@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from adamss_fl.federation.site import Progress
     from adamss_fl.federation.task import Task
     from adamss_fl.imaging import Sample
-    from adamss_fl.training.stage import Augmentation
     from adamss_fl.training.timing import Speed
 
 FEWEST_STEPS = 200
@@ -177,13 +176,13 @@ def forecast_of(
     task: Task,
     samples: Sequence[Sample],
     phases: Callable[[Speed], Sequence[Phase]],
-    augmentations: Sequence[Augmentation],
     repeats: int = 1,
 ) -> Forecast | None:
     """Measure this machine on ``samples`` and print the time; None where the work is too short to be worth it.
 
     phases : the command's, by the speed. repeats : how often the same work is still to be done, this time included.
     """
+    from adamss_fl.federation.task import augmentations_of
     from adamss_fl.training.timing import Speed, measure_speed
 
     stages = task.plan.stages
@@ -191,7 +190,7 @@ def forecast_of(
     largest = max(getattr(task.stages, stage).batch_size for stage in stages)
     if sum(phase.steps for phase in counted) < FEWEST_STEPS or len(samples) < largest:
         return None
-    speed = measure_speed(task.model, task.stages, task.runtime, stages, samples, augmentations)
+    speed = measure_speed(task.model, task.stages, task.runtime, stages, samples, augmentations_of(task))
     found = list(phases(speed))
     if repeats > 1:
         more = (repeats - 1) * sum(phase.seconds for phase in found)

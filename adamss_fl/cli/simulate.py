@@ -35,7 +35,7 @@ def simulate(
 
 def _forecast(config: "RunConfig", out: Path) -> "Forecast | None":
     """The expected time of a simulation; None where it is short. Prepares the largest site's images, to time steps."""
-    from adamss_fl.assembly import build_augmentations, cache_folder, load_site_data
+    from adamss_fl.assembly import cache_folder, load_site_data
     from adamss_fl.cli.forecast import FEWEST_STEPS, forecast_of, phases_of_flower
     from adamss_fl.cohort import load_cohort, split_cohort
     from adamss_fl.config import task_of
@@ -54,6 +54,4 @@ def _forecast(config: "RunConfig", out: Path) -> "Forecast | None":
     first = max(sizes, key=lambda name: sizes[name].train)
     samples = load_site_data(config, first, cache_folder(config, out / "sites" / first)).train
     at_once, rounds = flower_app.sites_at_once(config), len(task.plan.rounds)
-    return forecast_of(
-        task, samples, lambda speed: phases_of_flower(works, speed, at_once, rounds), build_augmentations(task)
-    )
+    return forecast_of(task, samples, lambda speed: phases_of_flower(works, speed, at_once, rounds))

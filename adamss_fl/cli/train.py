@@ -87,7 +87,6 @@ def train(
 
 def _forecast(config: "RunConfig", data: "Mapping[str, SiteData]") -> "Forecast | None":
     """The expected time of a run on the patients of all of ``data``, pooled; None where it is short."""
-    from adamss_fl.assembly import build_augmentations
     from adamss_fl.cli.forecast import forecast_of, phases_of_run
     from adamss_fl.config import task_of
     from adamss_fl.evaluation.compare import centralized, pool
@@ -99,7 +98,7 @@ def _forecast(config: "RunConfig", data: "Mapping[str, SiteData]") -> "Forecast 
     except ValueError:  # fewer patients than a batch; the run says so
         return None
     judged = Work(applied=len(own.test) * models_of(task))
-    return forecast_of(task, own.train, lambda speed: phases_of_run(works, speed, judged), build_augmentations(task))
+    return forecast_of(task, own.train, lambda speed: phases_of_run(works, speed, judged))
 
 
 def _scheme(folds: str) -> int | str:

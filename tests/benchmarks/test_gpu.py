@@ -13,6 +13,8 @@ SCRIPT = ROOT / "benchmarks" / "gpu.py"
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import gpu  # noqa: E402 - from benchmarks, which is no package
+import gpu_compare  # noqa: E402
+from gpu_report import Report  # noqa: E402
 
 BARE = """
 ABSENT = {"pydantic", "flwr", "ray", "SimpleITK", "safetensors", "scipy", "lifelines", "pandas", "matplotlib", "yaml",
@@ -69,7 +71,7 @@ def test_one_failed_check_or_broken_part_is_a_fail_that_names_it(
     def broken(*given: object) -> None:
         raise RuntimeError("CUDA error: something\nmore lines")
 
-    def one_of_two(report: gpu.Report, *given: object) -> None:
+    def one_of_two(report: Report, *given: object) -> None:
         report.check("good", True)
         report.check("bad", False, "1e+9")
 
@@ -82,10 +84,10 @@ def test_one_failed_check_or_broken_part_is_a_fail_that_names_it(
 
 def test_a_device_that_computes_something_else_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that is wrong on one side only is found by loss, gradient and ten steps."""
-    monkeypatch.setattr(gpu, "CASES", gpu.CASES[:1])
-    right, calls = gpu.train, 0
+    monkeypatch.setattr(gpu_compare, "CASES", gpu_compare.CASES[:1])
+    right, calls = gpu_compare.train, 0
 
-    def wrong(case: gpu.Case, runtime: object, *given: int) -> object:
+    def wrong(case: gpu_compare.Case, runtime: object, *given: int) -> object:
         nonlocal calls
         calls += 1
         loss, gradients, model = right(case, runtime, 1, 16, 1)
@@ -93,10 +95,10 @@ def test_a_device_that_computes_something_else_fails(monkeypatch: pytest.MonkeyP
             return loss, gradients, model
         return loss * 1.1, {name: -gradient for name, gradient in gradients.items()}, model
 
-    monkeypatch.setattr(gpu, "train", wrong)
-    monkeypatch.setattr(gpu, "apply_model", lambda *given: None)
-    report = gpu.Report()
-    gpu.compare_devices(report, "cpu", quick=False)
+    monkeypatch.setattr(gpu_compare, "train", wrong)
+    monkeypatch.setattr(gpu_compare, "apply_model", lambda *given: None)
+    report = Report()
+    gpu_compare.compare_devices(report, "cpu", quick=False)
     assert [failure.split(" (")[0] for failure in report.failures] == [
         "stage I, loss",
         "stage I, gradient",
