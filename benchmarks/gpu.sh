@@ -1,20 +1,9 @@
 #!/bin/sh
-# The model's tests and the step benchmark on a machine that has python3 with torch and numpy, and perhaps pytest.
-#   benchmarks/gpu.sh [PYTHON]
+# All that a site does on its GPU, on a machine with torch and numpy, and perhaps pytest and safetensors: one verdict.
+#   benchmarks/gpu.sh                    python3
+#   benchmarks/gpu.sh PYTHON [OPTIONS]   another interpreter; options are those of benchmarks/gpu.py
 set -eu
 cd "$(dirname "$0")/.."
 python="${1:-python3}"
-
-if "$python" -c "import pytest" 2>/dev/null; then
-    # The project's own pytest options need plugins that a bare machine lacks.
-    PYTHONPATH=. "$python" -m pytest -c /dev/null --rootdir . -q -p no:cacheprovider tests/model
-else
-    echo "pytest is not installed: tests/model left out" >&2
-fi
-for size in 64 112; do
-    for stage in segmentation survival; do
-        "$python" benchmarks/step.py --size "$size" --stage "$stage" --steps 20
-        echo
-    done
-done
-"$python" benchmarks/step.py --size 112 --batch 2 --steps 20
+[ "$#" -eq 0 ] || shift
+exec "$python" benchmarks/gpu.py "$@"

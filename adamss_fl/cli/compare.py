@@ -9,6 +9,7 @@ from adamss_fl.cli.shell import JsonOption, SetOption, emit, following
 from adamss_fl.errors import InputError
 
 if TYPE_CHECKING:
+    from adamss_fl.cli.forecast import Forecast
     from adamss_fl.run_config import RunConfig
 
 
@@ -74,8 +75,8 @@ def compare(
         raise InputError("--split-by-seed: there are no --seeds to split by; give them, for example --seeds 0,1,2")
     design = Design(read_strategies(strategies), settings.evaluation.strategies, tune, null)
 
-    def over_flower(own: "RunConfig", folder: Path) -> None:
-        simulate(own, config, folder, quiet=json)
+    def over_flower(own: "RunConfig", folder: Path, forecast: "Forecast | None") -> None:
+        simulate(own, config, folder, quiet=json, forecast=forecast)
 
     federated = over_flower if transport == "flower" else None
     introduce(settings.runtime, out)

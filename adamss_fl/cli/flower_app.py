@@ -23,6 +23,7 @@ import adamss_fl
 from adamss_fl.errors import AdamssError, InputError, MachineError
 
 if TYPE_CHECKING:
+    from adamss_fl.cli.forecast import Forecast
     from adamss_fl.run_config import RunConfig
 
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
@@ -41,12 +42,14 @@ def app_folder() -> Path:
     raise AdamssError(f"{package}: the Flower app's files (server, client) are missing; install adamss-fl again")
 
 
-def simulate(config: "RunConfig", config_path: Path, out: Path, quiet: bool = False) -> dict[str, Any]:
+def simulate(
+    config: "RunConfig", config_path: Path, out: Path, quiet: bool = False, forecast: "Forecast | None" = None
+) -> dict[str, Any]:
     """Run ``config`` on Flower's simulation engine into ``out``; return what ``metrics.json`` then holds.
 
     config_path : the file that ``config`` came from, for messages; ``config`` itself is what runs.
     out : the run's folder; an unfinished run in it is continued. Sites keep their state in ``out/sites/<name>``.
-    quiet : no progress on stderr.
+    quiet : no progress on stderr. forecast : takes note of the rounds done, and gives the time left.
 
     Raises InputError for bad input, at a site too, and AdamssError where the run or the engine fails.
     """
@@ -62,7 +65,7 @@ def simulate(config: "RunConfig", config_path: Path, out: Path, quiet: bool = Fa
         (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
         request = {"out": str(out), "nodes": len(config.sites), "backend": _backend(config, folder)}
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        code = _run_child(folder, out, _environment(config, folder), quiet)
+        code = _run_child(folder, out, _environment(config, folder), quiet, forecast)
         if code != 0:
             shutil.copyfile(folder / "engine.log", out / "flower.log")
             _raise_failure(folder / "failure.json", config_path, out, logs)
@@ -78,11 +81,15 @@ def _check_cohorts(config: "RunConfig") -> None:
         split_cohort(load_cohort(Path(site.path), site.layout, site.name), config.split)
 
 
-def _backend(config: "RunConfig", folder: Path) -> dict[str, Any]:
-    """Return ray's settings: as many sites at once as the processors hold at ``runtime.threads`` each."""
-    threads = config.runtime.threads
+def sites_at_once(config: "RunConfig") -> int:
+    """How many sites of a simulation train at once: as many as the processors hold at ``runtime.threads`` each."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    at_once = max(1, min(processors // threads, len(config.sites)))
+    return max(1, min(processors // config.runtime.threads, len(config.sites)))
+
+
+def _backend(config: "RunConfig", folder: Path) -> dict[str, Any]:
+    """Return ray's settings."""
+    threads, at_once = config.runtime.threads, sites_at_once(config)
     return {
         "client_resources": {"num_cpus": threads, "num_gpus": 0.0},
         "init_args": {
@@ -111,7 +118,9 @@ def _environment(config: "RunConfig", folder: Path) -> dict[str, str]:
     }
 
 
-def _run_child(folder: Path, out: Path, environment: Mapping[str, str], quiet: bool) -> int:
+def _run_child(
+    folder: Path, out: Path, environment: Mapping[str, str], quiet: bool, forecast: "Forecast | None"
+) -> int:
     """Run the engine's process to its end, whatever ends this one; return its exit code.
 
     It works in ``out``: ray lets its workers import from the folder it is started in, and the user's may hold a
@@ -133,11 +142,19 @@ def _run_child(folder: Path, out: Path, environment: Mapping[str, str], quiet: b
         try:
             while child.poll() is None:
                 for event in events.events():
-                    if report is not None and event.get("kind") == "round_start":
-                        report(", ".join(event["stages"]), event["round"] - 1, event["rounds"])
+                    if event.get("kind") != "round_start":
+                        continue
+                    note, done, rounds = ", ".join(event["stages"]), event["round"] - 1, event["rounds"]
+                    if forecast is not None:
+                        forecast.reach("flower", done / rounds)
+                        note += f"; {forecast.note()}"
+                    if report is not None:
+                        report(note, done, rounds)
                 time.sleep(_POLL_SECONDS)
         finally:
             _end(child)
+    if forecast is not None:
+        forecast.reach("flower", 1.0)
     return child.returncode
 
 

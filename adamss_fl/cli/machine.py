@@ -20,7 +20,7 @@ def introduce(runtime: "RuntimeSettings", out: Path) -> None:
 
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; give --out a folder")
-    console.print(introduction(settle_for_processes(runtime, out)), soft_wrap=True, markup=False)
+    console.print(introduction(runtime, settle_for_processes(runtime, out)), soft_wrap=True, markup=False)
     warning = emulation_warning(runtime)
     if warning is not None:
         console.print(f"warning: {warning}", soft_wrap=True, markup=False)

@@ -1,12 +1,18 @@
 """``adamss-fl train``: centralized training on one site or all sites pooled, the same rounds as a federation's."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from adamss_fl.cli.shell import JsonOption, SetOption, emit, following
 from adamss_fl.errors import InputError
+
+if TYPE_CHECKING:
+    from adamss_fl.cli.forecast import Forecast
+    from adamss_fl.federation.site_data import SiteData
+    from adamss_fl.run_config import RunConfig
 
 
 def train(
@@ -60,7 +66,9 @@ def train(
         if scheme is not None:
             result = run_cross_validation(settings, data, out, scheme, report, jobs or 0)
         else:
-            metrics = run_centralized(settings, data, out, report, stage_one)
+            forecast = None if stage_one is not None else _forecast(settings, data)
+            follow = report if forecast is None else forecast.follow(report, lambda what: "run")
+            metrics = run_centralized(settings, data, out, follow, stage_one)
     if scheme is not None:
         emit({"run": out, **(_summary(result) if json else _tables(result))}, json)
         return
@@ -75,6 +83,22 @@ def train(
         },
         json,
     )
+
+
+def _forecast(config: "RunConfig", data: "Mapping[str, SiteData]") -> "Forecast | None":
+    """The expected time of a run on the patients of all of ``data``, pooled; None where it is short."""
+    from adamss_fl.cli.forecast import forecast_of, phases_of_run
+    from adamss_fl.config import task_of
+    from adamss_fl.evaluation.compare import centralized, pool
+    from adamss_fl.evaluation.workload import Size, Work, models_of, work_of_run
+
+    task, own = centralized(task_of(config)), pool(data)
+    try:
+        works = work_of_run(task, {"all": Size.of(own)})
+    except ValueError:  # fewer patients than a batch; the run says so
+        return None
+    judged = Work(applied=len(own.test) * models_of(task))
+    return forecast_of(task, own.train, lambda speed: phases_of_run(works, speed, judged))
 
 
 def _scheme(folds: str) -> int | str:

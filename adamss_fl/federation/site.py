@@ -26,10 +26,9 @@ from adamss_fl.federation.site_data import SiteCounts, SiteData, event_counts, m
 from adamss_fl.federation.site_features import SiteFeatures
 from adamss_fl.federation.site_machine import machine_figure, work_of
 from adamss_fl.federation.site_state import SiteState
-from adamss_fl.federation.task import Task
+from adamss_fl.federation.task import Task, augmentations_of
 from adamss_fl.federation.versions import may_train_together
 from adamss_fl.federation.wire import pack_change, unpack
-from adamss_fl.imaging import fused
 from adamss_fl.model import (
     AdaMSS,
     architecture_hash,
@@ -39,7 +38,6 @@ from adamss_fl.model import (
     tensor_groups,
     to_weights,
 )
-from adamss_fl.plugins import create
 from adamss_fl.segmentation import mask_sums
 from adamss_fl.survival import TimeGrid, concordance_counts
 from adamss_fl.training import Inference, RuntimeSettings, StageWork, infer, train_stage
@@ -75,10 +73,7 @@ class Site:
         self._load = load
         self._progress = progress
         self._model: AdaMSS | None = None
-        self._augmentations = fused(
-            create("augmentation", plugin.name, plugin.settings, f"augmentation.{plugin.name}")
-            for plugin in task.augmentation
-        )
+        self._augmentations = augmentations_of(task)
 
     @cached_property
     def data(self) -> SiteData:
@@ -110,10 +105,9 @@ class Site:
         return frozenset(name for group, rule in rules.items() if rule.name == "local" for name in groups[group])
 
     def handle(self, instruction: Instruction) -> Reply:
-        """Do what one instruction says.
+        """Do what one instruction says; nothing is kept of work that was broken off.
 
-        Raises :class:`SiteFailure` with a code where it cannot or will not, and MachineError where the machine has no
-        such device, too little memory, or a GPU that fails. Nothing is kept of work that was broken off.
+        Raises :class:`SiteFailure` with a code where it cannot or will not, and MachineError where the machine cannot.
         """
         torch.set_num_threads(self.task.runtime.threads)
         with machine_errors(work_of(instruction, self.task, self.name)):

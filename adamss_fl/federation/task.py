@@ -10,11 +10,14 @@ from adamss_fl.cohort.settings import SplitSettings
 from adamss_fl.federation.plan import RoundPlan
 from adamss_fl.federation.selection import SelectionRule
 from adamss_fl.federation.settings import FederationSettings, PluginSettings
+from adamss_fl.imaging import fused
 from adamss_fl.imaging.settings import ImagingSettings
 from adamss_fl.model.settings import ModelSettings
+from adamss_fl.plugins import create
 from adamss_fl.radiomics.encoding import TabularEncoding
 from adamss_fl.radiomics.settings import TabularSettings
 from adamss_fl.training.settings import RuntimeSettings, StagesSettings
+from adamss_fl.training.stage import Augmentation
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,17 @@ class Task:
         if tabular is None:
             return self.model
         return replace(self.model, tabular=TabularEncoding.from_plain(tabular).length)
+
+
+def augmentations_of(task: Task) -> list[Augmentation]:
+    """The augmentations that a task names, an affine map and the crop after it in one.
+
+    Raises InputError for a name or a setting that there is not.
+    """
+    return fused(
+        create("augmentation", plugin.name, plugin.settings, f"augmentation.{plugin.name}")
+        for plugin in task.augmentation
+    )
 
 
 def fingerprint(task: Task, sites: Sequence[str]) -> str:

@@ -85,11 +85,14 @@ def settle_for_processes(runtime: RuntimeSettings, folder: Path) -> RuntimeSetti
     return found
 
 
-def introduction(runtime: RuntimeSettings) -> str:
-    """One line on device and precision, for the machine's own people: it names the GPU."""
-    device, precision = device_of(runtime), machine_of(runtime).precision
+def introduction(asked: RuntimeSettings, used: RuntimeSettings) -> str:
+    """One line on device and precision, for the machine's own people: it names the GPU.
+
+    asked : as configured; used : with the precision that it came to, see :func:`settled`.
+    """
+    device = device_of(used)
     name = f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
-    return f"device {name}, precision {precision}{' (auto)' if runtime.precision == 'auto' else ''}"
+    return f"device {name}, precision {machine_of(used).precision}{' (auto)' if asked.precision == 'auto' else ''}"
 
 
 def emulation_warning(runtime: RuntimeSettings) -> str | None:

@@ -152,3 +152,19 @@ def test_importing_leaves_nothing_behind_that_cannot_be_forked() -> None:
         "import sys; assert 'client' not in sys.modules  # which a bundle brings\n"
     )
     subprocess.run([sys.executable, "-c", check], check=True, env={**os.environ, KIT_VARIABLE: ""})
+
+
+def test_the_parent_never_touches_a_gpu() -> None:
+    """CUDA does not survive a fork: once the parent has asked for a GPU, no process that it forks can use one."""
+    program = """
+import importlib, torch
+touched = []
+for name in ("is_available", "device_count", "init", "_lazy_init", "get_device_capability", "current_device"):
+    setattr(torch.cuda, name, lambda *given, name=name: touched.append(name))
+from adamss_fl.cli import clients
+for name in clients._IMPORTED:
+    importlib.import_module(name)
+print(touched)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr

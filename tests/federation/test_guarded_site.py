@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from in_process import site
@@ -133,6 +134,36 @@ def test_the_device_is_not_asked_for_where_nothing_is_computed(tmp_path: Path) -
     assert code_of(door, ask("statistics", query="clinical")) == ""
     assert code_of(door, ask("statistics", query="radiomics")) == "device_not_allowed"
     assert code_of(door, ask("evaluate", split="test")) == "device_not_allowed"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "gpus", "reason"),
+    [
+        ("cuda", 0, "only 0 GPUs are found on this machine"),
+        ("cuda:1", 1, "only 1 GPU is found on this machine"),
+        ("cuda:1", 2, "the run would use cpu; 'device' is cuda:1"),
+    ],
+)
+def test_a_gpu_that_the_policy_names_and_the_machine_lacks_is_said_so_in_the_sites_own_log(
+    allowed: str, gpus: int, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    door = behind(Recorder(), tmp_path, Policy(device=allowed))
+    assert code_of(door) == "device_not_allowed"
+    (line,) = (tmp_path / "site.log").read_text().splitlines()
+    assert reason in line
+    assert ("found on this machine" in line) == (gpus < 2)
+
+
+def test_a_gpu_that_the_site_is_set_to_and_lacks_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    inner = Recorder()
+    inner.task = replace(inner.task, runtime=replace(inner.task.runtime, device="cuda"))
+    assert code_of(behind(inner, tmp_path)) == "no_device"
+    assert inner.reached == []
+    assert "runtime.device is cuda" in (tmp_path / "site.log").read_text()
 
 
 # --- on the way out ---------------------------------------------------------------------------------------------------

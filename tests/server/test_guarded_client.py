@@ -1,9 +1,11 @@
 """The ClientApp of a site with a policy, over a Grid in this process: codes go out, reasons stay, all is audited."""
 
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Message, RecordDict
 from in_process_grid import InProcessGrid
 from synthetic import make_data, make_task
@@ -13,7 +15,9 @@ from adamss_fl.federation.guard.audit import last_entries, verify
 from adamss_fl.federation.guard.guarded_site import GuardedSite, guarded
 from adamss_fl.federation.guard.site_folder import SiteFolder
 from adamss_fl.federation.messages import Instruction, Reply
+from adamss_fl.federation.run import initial_weights
 from adamss_fl.federation.site import Site
+from adamss_fl.training import stage as stage_module
 from client import records
 from client.app import client_app, configured_site
 from client.paths import RunFiles
@@ -139,3 +143,41 @@ def test_the_configured_site_is_guarded_exactly_where_its_folder_has_a_policy(tm
     (files.state_dir("hospital-1")).mkdir(parents=True)
     (files.state_dir("hospital-1") / "policy.yaml").write_text("")
     assert type(configured_site(files, "hospital-1")) is GuardedSite
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB of SECRET-ward"), "out_of_memory"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered\nSECRET-ward"), "device_failed"),
+    ],
+)
+def test_a_machine_that_fails_tells_the_server_a_code_and_the_log_what_to_do(
+    raised: Exception, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a training by a real site, that answers the same instruction when it is asked again."""
+    (tmp_path / "c.yaml").touch()
+    task, data = make_task((1, 0)), make_data("south", test=0)
+
+    def build(files: RunFiles, name: str) -> Site:
+        return Site(name, lambda: data, task, files.state_dir(name))
+
+    grid = InProcessGrid(client_app(str(tmp_path / "c.yaml"), str(tmp_path / "out"), build, lambda *_: "south"), 1)
+    sites = GridSites(grid, ("south",), join_seconds=0.2)
+    order = {"stages": ["segmentation"], "epochs": 1, "steps": None, "progress": {"segmentation": [0.0, 1.0]}}
+    told = Instruction("train", "run-1", 1, 1, {**order, "edges_days": [0, 200, 400, 800, 1600]}, initial_weights(task))
+    with monkeypatch.context() as broken:
+        broken.setattr(stage_module, "dice_focal_loss", MagicMock(side_effect=raised))
+        collected = sites.broadcast(told, 30.0)
+    assert [(absence.site, absence.cause) for absence in collected.absences] == [("south", code)]
+    assert "SECRET" not in str(collected.absences)
+    lines = (tmp_path / "out/sites/south/site.log").read_text().splitlines()
+    (reason,) = (line for line in lines if line.startswith("adamss_fl.errors.MachineError: "))
+    assert "site south, train of round 1" in reason
+    assert not list((tmp_path / "out/sites/south").rglob("round-*"))
+    again = sites.broadcast(told, 30.0)
+    assert [reply.site for reply in again.replies] == ["south"]
+    for message in grid.sent:
+        assert b"SECRET" not in message.deflate() + b"".join(
+            part.deflate() for part in message.content.children.values()
+        )

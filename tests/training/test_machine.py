@@ -83,9 +83,9 @@ def test_any_other_figure_is_no_machine(hostile: Any) -> None:
 
 def test_this_machine_introduces_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine_of(ONE_THREAD_FP32) == Machine("cpu", "fp32")
-    assert introduction(ONE_THREAD_FP32) == "device cpu, precision fp32"
+    assert introduction(ONE_THREAD_FP32, ONE_THREAD_FP32) == "device cpu, precision fp32"
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
-    assert introduction(AUTO) == "device cpu, precision bf16 (auto)"
+    assert introduction(AUTO, replace(AUTO, precision="bf16")) == "device cpu, precision bf16 (auto)"
 
 
 def test_a_gpu_that_is_not_there_is_one_line_of_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:

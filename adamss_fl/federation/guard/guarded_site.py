@@ -8,6 +8,8 @@ from datetime import datetime
 from functools import cached_property
 from typing import Protocol
 
+import torch
+
 from adamss_fl.federation.cohort.queries import COHORT_QUERIES
 from adamss_fl.federation.digest import message_digest
 from adamss_fl.federation.guard.audit import AuditLog
@@ -123,6 +125,7 @@ class GuardedSite:
             statistic=query if isinstance(query, str) else None,
             groups=self._shared_groups if kind == "train" else frozenset(),
             device=str(device_of(self._site.task.runtime)) if computes else None,
+            gpus=torch.cuda.device_count() if computes else None,
             size=size,
         )
 

@@ -139,7 +139,8 @@ class Request:
 
     task : the name of the site's task; kind, statistic : what is asked (``statistic`` of the kind ``statistics``).
     groups : parameter groups whose tensors the answer would hold.
-    device : where the site would compute, None where it would not.
+    device : where the site would compute, None where it would not. gpus : how many GPUs the machine has, None where
+        they were not counted.
     size : bytes of the message. version : of the code that asks, None where it does not say.
     """
 
@@ -148,6 +149,7 @@ class Request:
     statistic: str | None = None
     groups: frozenset[str] = frozenset()
     device: str | None = None
+    gpus: int | None = None
     size: int = 0
     version: str | None = None
 
@@ -219,7 +221,7 @@ def decide(policy: Policy, request: Request, now: datetime, standing: Standing |
     if policy.hours is not None and not is_open(policy.hours, now):
         return refused("outside_hours", f"{now:%a %H:%M} is in no window under 'hours'")
     if request.device is not None and not _may_use(policy.device, request.device):
-        return refused("device_not_allowed", f"the run would use {request.device}; 'device' is {policy.device}")
+        return refused("device_not_allowed", _device_reason(policy.device, request))
     return _forbidden_group(policy, request.groups) or _too_large(policy, request.size) or ALLOWED
 
 
@@ -266,6 +268,18 @@ def _too_large(policy: Policy, size: int) -> Decision | None:
     if size <= policy.max_message_mb * BYTES_OF_A_MB:
         return None
     return refused("too_large", f"{size / BYTES_OF_A_MB:.1f} MB; 'max_message_mb' is {policy.max_message_mb:g}")
+
+
+def _device_reason(allowed: str | None, request: Request) -> str:
+    """Why ``request.device`` is not the allowed one; says so where the machine has no such GPU."""
+    reason = f"the run would use {request.device}; 'device' is {allowed}"
+    if allowed is None or not allowed.startswith("cuda") or request.gpus is None:
+        return reason
+    number = int(allowed.partition(":")[2] or 0)
+    if number < request.gpus:
+        return reason
+    found = f"{request.gpus} GPUs are" if request.gpus != 1 else "1 GPU is"
+    return f"{reason}, and only {found} found on this machine; look at its driver, or set 'device' to another"
 
 
 def _may_use(allowed: str | None, device: str) -> bool:
