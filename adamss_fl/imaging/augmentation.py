@@ -105,19 +105,19 @@ def _rotation(angles: Tensor) -> Tensor:
     return product
 
 
-def sampling_grid(
-    matrix: Tensor, shift: Tensor, shape: Sequence[int], device: torch.device = torch.device("cpu")
-) -> Tensor:
+def sampling_grid(matrix: Tensor, shift: Tensor, shape: Sequence[int], device: torch.device | None = None) -> Tensor:
     """Sampling positions (B, D, H, W, 3) for ``torch.nn.functional.grid_sample``, ``align_corners=False``.
 
     matrix : (B, 3, 3) and shift : (B, 3), on the CPU, from output to input voxels about the volume's centre, axes D, H,
-    W. device : where the positions are made, so that only the maps travel there.
+    W. device : where the positions are made (None: here), so that only the maps travel there.
     """
     half = torch.tensor(list(shape), dtype=matrix.dtype) / 2
     # grid_sample counts in half sides and in the order W, H, D: hence the change of units and the two flips.
     normalised = matrix * (half.view(1, 1, 3) / half.view(1, 3, 1))
     theta = torch.cat([normalised.flip(1, 2), (shift / half).flip(1).unsqueeze(2)], dim=2)
-    return functional.affine_grid(to_device(theta.float(), device), [len(matrix), 1, *shape], align_corners=False)
+    return functional.affine_grid(
+        to_device(theta.float(), device or theta.device), [len(matrix), 1, *shape], align_corners=False
+    )
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,12 @@ if torch.accelerator.is_available():
 def test_a_child_process_finds_it_and_its_fork_may_not_use_it(tmp_path: Path) -> None:
     def printed(environment: dict[str, str]) -> list[str]:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", CHILD], env=environment, capture_output=True, text=True, check=True, timeout=120
+            [sys.executable, "-P", "-c", CHILD],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
         )
         return done.stdout.splitlines()
 
