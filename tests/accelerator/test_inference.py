@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from synthetic import make_samples
-from torch import Tensor
 
 from adamss_fl.imaging.settings import ImagingSettings
 from adamss_fl.model import AdaMSS, ModelSettings, focus_maps, load_weights, prepare, to_weights
@@ -28,10 +27,15 @@ pytestmark = pytest.mark.usefixtures("accelerator")
 
 
 def network(runtime: RuntimeSettings, seed: int = 0, **model: object) -> AdaMSS:
+    """A network whose running moments are those of the samples, and whose masks are neither empty nor full."""
     torch.manual_seed(seed)
     found = AdaMSS(ModelSettings(width=2, bins=4, **model))  # type: ignore[arg-type]
-    assert isinstance(found.segmentation_head.conv.bias, Tensor)
-    torch.nn.init.constant_(found.segmentation_head.conv.bias, -1.0)  # so that masks are neither empty nor full
+    for module in found.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            module.momentum = None  # the mean over batches, here over the one batch
+    with torch.no_grad():
+        logits = found(*as_inputs(as_batch(SAMPLES, torch.device("cpu")).image, CPU)).segmentation
+        found.segmentation_head.conv.bias -= logits.mean((0, 2, 3, 4))
     return prepare(found, device_of(runtime), runtime.channels_last).eval()
 
 

@@ -11,9 +11,8 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 from stand_in.autocast import register_autocast
 from stand_in.kernels import register
 from stand_in.memory import NAME
-from stand_in.process import is_in_bad_fork
+from stand_in.process import VARIABLE, is_in_bad_fork
 
-VARIABLE = "STAND_IN"
 _state = {"on": False}
 
 
