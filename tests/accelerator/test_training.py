@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stand_in import Waits, count_waits
+from stand_in import DEVICE, Waits, count_waits
 from synthetic import make_samples
 
 from adamss_fl.imaging import Sample
@@ -76,6 +76,7 @@ def _mark(waits: Waits, marks: list[int], _done: int, _total: int) -> None:
 def assert_same_as_on_the_cpu(close: float = 0.0, waits: Sequence[str] = (), **what: Any) -> None:
     cpu, seen, _ = train(CPU if "runtime" not in what else replace(what["runtime"], device="cpu"), **_rest(what))
     here, found, between = train(what.get("runtime", AUTO), **_rest(what))
+    assert device_of(what.get("runtime", AUTO)) == DEVICE
     assert between
     assert all(reasons == list(waits) for reasons in between), between
     for name in cpu:
