@@ -92,7 +92,7 @@ class FusionGate(nn.Module):
 
 
 def _constant(value: float, like: Tensor) -> Tensor:
-    return torch.tensor(value, dtype=torch.float32, device=like.device)
+    return torch.full((), value, dtype=torch.float32, device=like.device)
 
 
 class StreamEncoder(nn.Module):

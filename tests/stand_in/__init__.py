@@ -11,7 +11,7 @@ counts the calls in which a GPU would make the host wait (see ``waits``). Genera
 """
 
 from stand_in.device import DEVICE, autoload, switch_on
-from stand_in.entry_point import environment_with_stand_in
+from stand_in.entry_point import environment_with_stand_in, users
 from stand_in.waits import Waits, count_waits
 
-__all__ = ["DEVICE", "Waits", "autoload", "count_waits", "environment_with_stand_in", "switch_on"]
+__all__ = ["DEVICE", "Waits", "autoload", "count_waits", "environment_with_stand_in", "switch_on", "users"]

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
+from stand_in.autocast import register_autocast
 from stand_in.kernels import register
 from stand_in.memory import NAME
-from stand_in.process import is_in_bad_fork
+from stand_in.process import VARIABLE, is_in_bad_fork
 
-VARIABLE = "STAND_IN"
 _state = {"on": False}
 
 
@@ -75,6 +75,7 @@ def _set_up() -> torch.device:
     if torch._C._get_privateuse1_backend_name() != NAME:
         _setup_privateuseone_for_python_backend(NAME, _Module(), _Hook(), _Guard())
         register()
+        register_autocast()
     return torch.device(NAME)
 
 

@@ -1,11 +1,12 @@
 """What an operator does on the stand-in: refuse what CUDA refuses, count what waits, and compute on the CPU."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from stand_in.memory import CPU_KERNELS, NAME, is_here, place, storage_over, unwrap, wrap
 from stand_in.process import in_use
@@ -36,29 +37,71 @@ def register() -> None:
     _libraries.extend((everything, own))
 
 
+@dataclass(frozen=True)
+class _Facts:
+    """Of an operator: whether it gives another view and so needs no byte; whether it is elementwise; what it writes."""
+
+    name: str
+    is_view: bool
+    elementwise: bool
+    written: frozenset[int | str]
+    waits: bool
+
+
+@cache
+def _facts(op: Any) -> _Facts:
+    schema = op._schema
+    aliases = [returned.alias_info for returned in schema.returns if returned.alias_info is not None]
+    return _Facts(
+        name=schema.name,
+        is_view=bool(aliases) and not any(alias.is_write for alias in aliases),
+        elementwise=torch.Tag.pointwise in op.tags,
+        written=frozenset(
+            key for place, each in enumerate(schema.arguments) if each.is_write for key in (place, each.name)
+        ),
+        waits=schema.name in _WAITS_TO_CHECK or bool(_ALWAYS_WAITS & set(op.tags)),
+    )
+
+
 def _any_operator(op: Any, *args: Any, **kwargs: Any) -> Any:
     in_use()
-    tensors = list(_tensors((args, kwargs)))
-    _refuse_two_devices(op, args, kwargs, tensors)
-    _refuse_other_generator(op, args, kwargs)
-    if _is_view(op):
+    facts = _facts(op)
+    for key, value in (*enumerate(args), *kwargs.items()):
+        if isinstance(value, torch.Generator) and value.device.type != NAME:
+            raise RuntimeError(f"Expected a '{NAME}' device type for generator but found '{value.device}' in {op}")
+        for tensor in _tensors(value):
+            _refuse_another_device(op, tensor, facts.elementwise and key not in facts.written)
+    if facts.is_view:
         return op.redispatch(CPU_KERNELS, *args, **kwargs)
-    _count(op, args)
+    if facts.name in _BY_INDEX:
+        if any(index.dtype in (torch.bool, torch.uint8) for index in _tensors(args[1])):
+            waited(f"{facts.name} by a mask")
+    elif facts.waits:
+        waited(facts.name)
     return _on_cpu(op, args, kwargs)
 
 
-def _on_cpu(op: Any, args: Any, kwargs: Any) -> Any:
+def _refuse_another_device(op: Any, tensor: Tensor, scalar_may_enter: bool) -> None:
+    """As CUDA: a CPU scalar may enter an elementwise operator, though not be its result; nothing else may be mixed."""
+    if is_here(tensor) or (scalar_may_enter and tensor.dim() == 0 and tensor.device.type == "cpu"):
+        return
+    raise RuntimeError(
+        f"Expected all tensors to be on the same device, but found at least two devices, {NAME}:0 and "
+        f"{tensor.device}! (when checking the arguments of {op})"
+    )
+
+
+def _on_cpu(op: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """``op`` on the bytes of its tensors; what it changes is changed, what it makes is on the stand-in."""
     known: dict[int, torch.UntypedStorage] = {}
-    originals: dict[int, Tensor] = {}
-    kept: list[tuple[Tensor, Tensor, int]] = []
+    given: dict[int, tuple[Tensor, Tensor, int]] = {}
 
     def lower(value: Any) -> Any:
         if isinstance(value, Tensor) and is_here(value):
             on_cpu = unwrap(value)
-            known[on_cpu.untyped_storage()._cdata] = value.untyped_storage()
-            originals[id(on_cpu)] = value
-            kept.append((value, on_cpu, on_cpu.untyped_storage().data_ptr()))
+            host = on_cpu.untyped_storage()
+            known[host._cdata] = value.untyped_storage()
+            given[id(on_cpu)] = (value, on_cpu, host.data_ptr())
             return on_cpu
         if isinstance(value, torch.device) and value.type == NAME:
             return torch.device("cpu")
@@ -67,64 +110,28 @@ def _on_cpu(op: Any, args: Any, kwargs: Any) -> Any:
     def lift(value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        if id(value) in originals:
-            return originals[id(value)]
-        return wrap(value, known)
+        return given[id(value)][0] if id(value) in given else wrap(value, known)
 
-    low_args, low_kwargs = pytree.tree_map(lower, (args, kwargs))
-    found = op(*low_args, **low_kwargs)
-    for here, on_cpu, address in kept:
+    found = op(*[_each(lower, value) for value in args], **{name: _each(lower, v) for name, v in kwargs.items()})
+    for here, on_cpu, address in given.values():
         host = on_cpu.untyped_storage()
         if (here.shape, here.stride(), address) != (on_cpu.shape, on_cpu.stride(), host.data_ptr()):
             if here.numel():
                 raise NotImplementedError(f"{op}: the stand-in gives a result its size only where it was empty")
             place(here, storage_over(host), on_cpu)
-    return pytree.tree_map(lift, found)
+    return _each(lift, found)
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
-    return (value for value in pytree.tree_leaves(values) if isinstance(value, Tensor))
+def _each(change: Callable[[Any], Any], value: Any) -> Any:
+    """``change`` of a value, or of each of a list's."""
+    return type(value)(map(change, value)) if type(value) in (list, tuple) else change(value)
 
 
-def _refuse_two_devices(op: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> None:
-    """As CUDA: a CPU scalar may enter an elementwise operator, though not be its result; nothing else may be mixed."""
-    written = {
-        id(tensor)
-        for argument, value in zip(op._schema.arguments, args, strict=False)
-        if argument.is_write
-        for tensor in _tensors(value)
-    } | {id(tensor) for name, value in kwargs.items() if name == "out" for tensor in _tensors(value)}
-    for tensor in tensors:
-        if is_here(tensor):
-            continue
-        if tensor.dim() == 0 and torch.Tag.pointwise in op.tags and id(tensor) not in written:
-            continue
-        raise RuntimeError(
-            f"Expected all tensors to be on the same device, but found at least two devices, {NAME}:0 and "
-            f"{tensor.device}! (when checking the arguments of {op})"
-        )
-
-
-def _refuse_other_generator(op: Any, args: Any, kwargs: Any) -> None:
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, torch.Generator) and value.device.type != NAME:
-            raise RuntimeError(f"Expected a '{NAME}' device type for generator but found '{value.device}' in {op}")
-
-
-def _is_view(op: Any) -> bool:
-    """Whether ``op`` gives another view of its argument, and so needs no byte of it."""
-    schema = op._schema
-    aliases = [returned.alias_info for returned in schema.returns if returned.alias_info is not None]
-    return bool(aliases) and not any(alias.is_write for alias in aliases)
-
-
-def _count(op: Any, args: Any) -> None:
-    name = op._schema.name
-    if name in _BY_INDEX:
-        if any(index.dtype in (torch.bool, torch.uint8) for index in _tensors(args[1])):
-            waited(f"{name} by a mask")
-    elif name in _WAITS_TO_CHECK or _ALWAYS_WAITS & set(op.tags):
-        waited(name)
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        yield from (each for each in value if isinstance(each, Tensor))
 
 
 def _copy(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
@@ -135,14 +142,14 @@ def _copy(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
         return target
     if not is_here(source) and source.device.type != "cpu":
         raise NotImplementedError(f"the stand-in does not copy from {source.device}")
-    if not is_here(source) and not _is_pinned_and_plain(target, source, non_blocking):
+    if not is_here(source) and not _is_copied_behind_the_host(target, source, non_blocking):
         waited("copy from the host")
     unwrap(target).copy_(unwrap(source) if is_here(source) else source)
     return target
 
 
-def _is_pinned_and_plain(target: Tensor, source: Tensor, non_blocking: bool) -> bool:
-    """Whether CUDA copies ``source`` behind the host's back: out of pinned memory, as it lies there."""
+def _is_copied_behind_the_host(target: Tensor, source: Tensor, non_blocking: bool) -> bool:
+    """Whether CUDA only queues the copy: out of pinned memory, as it lies there."""
     alike = target.dtype == source.dtype and target.shape == source.shape and target.stride() == source.stride()
     return non_blocking and alike and source.is_pinned()
 
@@ -166,11 +173,19 @@ def _resize(tensor: Tensor, size: Any, *, memory_format: torch.memory_format | N
     return place(tensor, storage_over(host.untyped_storage()), host)
 
 
-def _convolution(*args: Any) -> Tensor:
-    return _any_operator(aten.convolution.default, *args)  # type: ignore[no-any-return]
+def _convolution(*args: Any) -> Any:
+    """In fp32 and rounded where the arguments have 16 bits, as a GPU sums; a CPU's own kernel is not always right."""
+    x, weight, bias, *how = args
+    wide = [None if each is None else _wide(each) for each in (x, weight, bias)]
+    return _any_operator(aten.convolution.default, *wide, *how).to(x.dtype)
 
 
 def _convolution_backward(*args: Any) -> Any:
     gradient, x, weight, *how, wanted = args
-    sizes = [weight.shape[0]]
-    return _any_operator(aten.convolution_backward.default, gradient, x, weight, sizes, *how, wanted)
+    wide = [_wide(each) for each in (gradient, x, weight)]
+    found = _any_operator(aten.convolution_backward.default, *wide, [weight.shape[0]], *how, wanted)
+    return tuple(each if each is None else each.to(x.dtype) for each in found)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

@@ -11,10 +11,6 @@ class Waits:
 
     reasons: list[str] = field(default_factory=list)
 
-    def mark(self) -> int:
-        """How many there have been."""
-        return len(self.reasons)
-
 
 _counting: list[Waits] = []
 
