@@ -1,6 +1,7 @@
 """What federation costs: every arm on phantom hospitals over several seeds, against the oracle.
 
     python benchmarks/accuracy.py --out runs/accuracy --seeds 30 31 32
+    python benchmarks/accuracy.py --out runs/accuracy --arms pooled "federated sequential"   # some of the arms
 
 Per seed a new phantom (three hospitals, new patients) and new weights; the settings were chosen on seeds 0 to 16. Arms:
 pooled, federated in both round plans, each hospital alone, federated without stage I, and pooled with outcomes shuffled
@@ -49,9 +50,12 @@ stage I's rate drops earlier, and until then stage II has a tenth of its own."""
 
 def main() -> None:
     """Run the benchmark and print its table."""
-    options = shared.options_of(__doc__, "accuracy", patients=150, seeds=(30, 31, 32)).parse_args()
-    shared.train_all(options, [name for name in ARMS if name not in SHUFFLED], run_job)
-    shared.train_all(options, SHUFFLED, run_job)  # which go on from pooled's stage I
+    parser = shared.options_of(__doc__, "accuracy", patients=150, seeds=(30, 31, 32))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="pooled is always among them")
+    options = parser.parse_args()
+    options.arms = [name for name in ARMS if name in options.arms or name == "pooled"]
+    shared.train_all(options, [name for name in options.arms if name not in SHUFFLED], run_job)
+    shared.train_all(options, [name for name in options.arms if name in SHUFFLED], run_job)  # on pooled's stage I
     results = {seed: summarize(options, seed) for seed in options.seeds}
     write_json(options.out / "results.json", {str(seed): found for seed, found in results.items()})
     print(table(results))
@@ -136,11 +140,11 @@ def summarize(options: argparse.Namespace, seed: int) -> dict[str, Any]:
     bootstrap = shared.configuration(options, seed).evaluation.bootstrap
     pooled = shared.predictions(options, seed, "pooled")
     differences = {}
-    for name in ARMS[1:3]:
+    for name in (name for name in ARMS[1:3] if name in options.arms):
         risk = shared.predictions(options, seed, name).risk
         gap = paired_difference(pooled.time_days, pooled.event, risk, pooled.risk, bootstrap, seed)
         differences[f"{name} - pooled"] = {"difference": gap.difference, "low": gap.low, "high": gap.high}
-    return {**shared.figures_of(options, seed, ARMS), "differences": differences}
+    return {**shared.figures_of(options, seed, options.arms), "differences": differences}
 
 
 def mean_with_interval(values: Sequence[float]) -> str:
@@ -158,7 +162,8 @@ def table(results: Mapping[int, Mapping[str, Any]]) -> str:
     head = " | ".join(["| arm", "C (mean)", "C' (mean)", "DSC tumour", "DSC nodes", "CPU s"])
     head += "".join(f" | C, seed {seed}" for seed in seeds)
     lines = [f"Oracle C by seed: {oracles}. Test patients: {counts}.", "", head + " |", "|---" * (6 + len(seeds)) + "|"]
-    for name in ARMS:
+    arms = list(results[seeds[0]]["arms"])
+    for name in arms:
         rows = [results[seed]["arms"][name] for seed in seeds]
         means = [float(np.mean([row[key] for row in rows])) for key in ("c_index", "c_prime")]
         dice = [[row["dsc"][part] for row in rows if row["dsc"][part] is not None] for part in ("tumour", "nodes")]
@@ -166,13 +171,17 @@ def table(results: Mapping[int, Mapping[str, Any]]) -> str:
         cells.append(f"{np.mean([row['cpu_seconds'] for row in rows]):.0f}")
         cells += [f"{row['c_index']:.3f} ({row['ci_low']:.3f} to {row['ci_high']:.3f})" for row in rows]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    local = [np.mean([r["arms"][n]["c_index"] for n in ARMS if n.startswith("local")]) for r in results.values()]
-    lines.append(f"| mean of local | {np.mean(local):.4f} |" + " |" * (4 + len(seeds)))
+    local = [name for name in arms if name.startswith("local")]
+    if local:
+        mean = np.mean([[found["arms"][name]["c_index"] for name in local] for found in results.values()])
+        lines.append(f"| mean of local | {mean:.4f} |" + " |" * (4 + len(seeds)))
     lines.append("")
-    draws = [[results[seed]["arms"][name]["c_index"] for name in SHUFFLED] for seed in seeds]
-    by_seed = "; ".join(f"{seed}: {mean_with_interval(found)}" for seed, found in zip(seeds, draws, strict=True))
-    everything = mean_with_interval([value for found in draws for value in found])
-    lines.append(f"{len(seeds) * PERMUTATIONS} times shuffled: mean C {everything}; by seed {by_seed}")
+    shuffled = [name for name in arms if name in SHUFFLED]
+    if len(shuffled) > 1:
+        draws = [[results[seed]["arms"][name]["c_index"] for name in shuffled] for seed in seeds]
+        by_seed = "; ".join(f"{seed}: {mean_with_interval(found)}" for seed, found in zip(seeds, draws, strict=True))
+        everything = mean_with_interval([value for found in draws for value in found])
+        lines.append(f"{len(seeds) * len(shuffled)} times shuffled: mean C {everything}; by seed {by_seed}")
     for name in results[seeds[0]]["differences"]:
         gaps = [results[seed]["differences"][name] for seed in seeds]
         shown = "; ".join(f"{g['difference']:+.4f} ({g['low']:+.4f} to {g['high']:+.4f})" for g in gaps)

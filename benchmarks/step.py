@@ -1,10 +1,11 @@
-"""One training step of AdaMSS: the chosen precision and memory layout against eager fp32, measured in turn in one run.
+"""One training step of AdaMSS as training runs it against eager fp32 in contiguous layout, measured in turn in one run.
 
     python3 benchmarks/step.py                       # the published network at 64^3, on the machine's GPU or CPU
     python3 benchmarks/step.py --size 112 --device cuda
     python3 benchmarks/step.py --width 2 --size 32 --batch 6 --threads 1 --json
 
-Needs torch and numpy alone. A step is forward, loss, backward and Adam. Each pair runs both variants, in alternating
+Needs only torch and numpy. A step is forward, loss, backward and Adam. The precision is what `runtime.precision: auto`
+takes on this machine, or `--precision`. Each pair runs both variants, in alternating
 order, and gives one ratio, so that a machine busy with other work disturbs both alike; on a busy CPU the ratio of
 processor time is the steadier of the two.
 """
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from adamss_fl.model import AdaMSS, ModelSettings, autocast, prepare
+from adamss_fl.model import AdaMSS, ModelSettings, Resolved, autocast, prepare, resolve_precision
+from adamss_fl.model.hardware import cpu_bf16_flags
 from adamss_fl.model.layout import keep_freed_memory
 from adamss_fl.segmentation import dice_focal_loss
 from adamss_fl.survival import discrete_likelihood
@@ -39,19 +41,21 @@ class Variant:
     """A way to run the same step."""
 
     name: str
-    precision: Literal["bf16", "fp32"]
+    precision: Resolved
     channels_last: bool
     fused_adam: bool
     checkpointing: bool = False
 
 
 BASELINE = Variant("eager fp32", "fp32", channels_last=False, fused_adam=False)
-CHOSEN = Variant("bf16 channels_last_3d", "bf16", channels_last=True, fused_adam=True)
 
 
 def variants(arguments: argparse.Namespace) -> tuple[Variant, Variant]:
-    """Baseline and chosen variant, the latter with activation checkpointing where it is asked for."""
-    return BASELINE, replace(CHOSEN, checkpointing=arguments.checkpointing)
+    """Baseline, and the variant that training takes on this machine unless the arguments say otherwise."""
+    precision = resolve_precision(arguments.precision, arguments.device)
+    name = f"{precision} channels_last_3d"
+    chosen = Variant(name, precision, channels_last=True, fused_adam=True, checkpointing=arguments.checkpointing)
+    return BASELINE, chosen
 
 
 @dataclass(frozen=True)
@@ -192,7 +196,7 @@ def peak_mib(step: Step) -> float | None:
 def peak_in_own_process(index: int, arguments: argparse.Namespace) -> float | None:
     """:func:`peak_mib` of one variant, in a process of its own so that variants do not add up."""
     command = [sys.executable, __file__, "--peak-of", str(index), "--device", arguments.device]
-    for name in ("size", "batch", "width", "threads", "stage"):
+    for name in ("size", "batch", "width", "threads", "stage", "precision"):
         command += [f"--{name}", str(getattr(arguments, name))]
     command += ["--checkpointing"] if arguments.checkpointing else []
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -204,15 +208,16 @@ def describe(device: str) -> str:
     """The hardware in words, as far as it matters here."""
     if device == "cuda":
         return torch.cuda.get_device_name()
-    native = torch.backends.cpu.get_cpu_capability()
-    bf16 = "native bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "no native bf16"
-    return f"CPU, {native}, {bf16}, {torch.get_num_threads()} threads"
+    avx512, amx = cpu_bf16_flags()
+    bf16 = "AMX bf16" if amx else "AVX512 bf16" if avx512 else "no native bf16"
+    return f"CPU, {torch.backends.cpu.get_cpu_capability()}, {bf16}, {torch.get_num_threads()} threads"
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """All figures of one configuration."""
     batch = make_batch(arguments.size, arguments.batch, arguments.device)
-    steps = [Step(variant, arguments.width, batch, arguments.stage) for variant in variants(arguments)]
+    both = variants(arguments)
+    steps = [Step(variant, arguments.width, batch, arguments.stage) for variant in both]
     result: dict[str, Any] = {
         "device": describe(arguments.device),
         "torch": torch.__version__,
@@ -220,13 +225,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "batch": arguments.batch,
         "width": arguments.width,
         "stage": arguments.stage,
+        "precision": both[1].precision,
         "checkpointing": arguments.checkpointing,
         "pairs": arguments.steps,
         "parameters": sum(p.numel() for p in steps[0].model.parameters()),
         "time": compare_times(steps, arguments.steps),
     }
     del steps
-    result["gradient"] = compare_gradients(variants(arguments), arguments.width, batch, arguments.stage)
+    result["gradient"] = compare_gradients(both, arguments.width, batch, arguments.stage)
     peaks = [None, None] if arguments.no_memory else [peak_in_own_process(i, arguments) for i in (0, 1)]
     result["peak_mib"] = dict(zip(("baseline", "chosen"), peaks, strict=True))
     return result
@@ -244,7 +250,11 @@ def as_table(result: dict[str, Any]) -> str:
     for clock, label in (("wall", "wall"), ("processor", "CPU time")):
         if clock == "processor" and not result["device"].startswith("CPU"):
             continue
-        rows = (("baseline_s", f"{BASELINE.name} s"), ("chosen_s", "bf16 chosen s"), ("ratio", "times faster"))
+        rows = (
+            ("baseline_s", f"{BASELINE.name} s"),
+            ("chosen_s", f"{result['precision']} chosen s"),
+            ("ratio", "times faster"),
+        )
         for key, name in rows:
             values = result["time"][clock][key]
             row = "".join(f"{values[k]:>10.3f}" for k in ("median", "min", "max"))
@@ -271,6 +281,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--stage", choices=("segmentation", "survival"), default="segmentation")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: as torch chooses)")
+    parser.add_argument("--precision", choices=("auto", "bf16", "fp16", "fp32"), default="auto")
     parser.add_argument("--checkpointing", action="store_true", help="the chosen variant recomputes activations")
     parser.add_argument("--no-memory", action="store_true", help="skip the two processes that measure peak memory")
     parser.add_argument("--json", action="store_true", help="one JSON object in place of the table")

@@ -67,7 +67,7 @@ def work_of_site(task: Task, size: Size, *, tested: bool) -> Work:
     for round_ in task.plan.rounds:
         for stage in round_.stages:
             batches = Batches(size.train, getattr(task.stages, stage).batch_size)
-            done = round_.steps if round_.steps is not None else (round_.epochs or 0) * batches.per_epoch
+            done = round_.steps if round_.steps is not None else batches.in_epochs(round_.epochs or 0)
             steps[stage] = steps.get(stage, 0) + done
         due = task.validate_every and (round_.index % task.validate_every == 0 or round_.closes_block)
         applied += size.validation if due else 0

@@ -12,7 +12,8 @@ StageName = Literal["segmentation", "survival", "joint"]
 class BlockSettings:
     """A block of equal rounds: in each, every site trains ``stages`` in order for ``epochs`` or ``steps`` each.
 
-    Exactly one of ``epochs`` (passes over the site's training patients) and ``steps`` (optimiser steps) is given.
+    Exactly one of ``epochs`` (passes over the site's training patients, rounded up to full batches) and ``steps``
+    (optimiser steps) is given.
     """
 
     stages: tuple[StageName, ...]

@@ -44,7 +44,8 @@ from adamss_fl.training import Inference, RuntimeSettings, StageWork, infer, tra
 from adamss_fl.training.machine import settled
 from adamss_fl.training.machine_errors import machine_errors
 from adamss_fl.training.seeds import derive_seed
-from adamss_fl.training.stage import HEADS_OF, NonFiniteLoss
+from adamss_fl.training.stage import HEADS_OF
+from adamss_fl.training.tally import NonFiniteLoss
 from adamss_fl.training.tensors import device_of
 
 Progress = Callable[[str, int, int], None]

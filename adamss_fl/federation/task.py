@@ -10,6 +10,7 @@ from adamss_fl.cohort.settings import SplitSettings
 from adamss_fl.federation.plan import RoundPlan
 from adamss_fl.federation.selection import SelectionRule
 from adamss_fl.federation.settings import FederationSettings, PluginSettings
+from adamss_fl.imaging import fused
 from adamss_fl.imaging.settings import ImagingSettings
 from adamss_fl.model.settings import ModelSettings
 from adamss_fl.plugins import create
@@ -51,10 +52,10 @@ class Task:
 
 def augmentations_of(task: Task) -> list[Augmentation]:
     """The augmentations that a task names. Raises InputError for a name or a setting that there is not."""
-    return [
+    return fused(
         create("augmentation", plugin.name, plugin.settings, f"augmentation.{plugin.name}")
         for plugin in task.augmentation
-    ]
+    )
 
 
 def fingerprint(task: Task, sites: Sequence[str]) -> str:

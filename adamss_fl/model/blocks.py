@@ -1,13 +1,12 @@
 """The blocks of AdaMSS: guarded convolution, normalisation, ConvBlock, ResBlock and the decoder's attention gate."""
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from adamss_fl.errors import InputError
-from adamss_fl.model.narrow_norm import is_narrow, narrow_batch_norm_relu
+from adamss_fl.model.batch_norm import BatchNorm3d
+from adamss_fl.model.convolution import convolve
 from adamss_fl.model.precision import at_least_fp32, needs_fp32_convolution, without_autocast
 from adamss_fl.model.resampling import average_pool2, nearest_up2, times_map
 from adamss_fl.model.settings import ModelSettings
@@ -33,8 +32,11 @@ class Conv3d(nn.Conv3d):
         """``x`` (B,in,D,H,W) -> (B,out,D,H,W)."""
         if needs_fp32_convolution(x, self.kernel_size[0]):
             with torch.autocast("cpu", enabled=False):
-                return super().forward(at_least_fp32(x))
-        return super().forward(x)
+                return self._convolved(at_least_fp32(x))
+        return self._convolved(x)
+
+    def _convolved(self, x: Tensor) -> Tensor:
+        return convolve(x, self.weight, self.bias, self.kernel_size[0] // 2)
 
 
 def make_norm(settings: ModelSettings, channels: int) -> nn.Module:
@@ -44,7 +46,7 @@ def make_norm(settings: ModelSettings, channels: int) -> nn.Module:
     is at most ``norm_groups``, since the thin layers have fewer channels than that.
     """
     if settings.norm == "batch":
-        return nn.BatchNorm3d(channels)
+        return BatchNorm3d(channels)
     if settings.norm == "instance":
         return nn.InstanceNorm3d(channels, affine=True)
     if settings.norm == "group":
@@ -67,8 +69,8 @@ class ConvBlock(nn.Module):
 
     def after_conv(self, y: Tensor) -> Tensor:
         """Norm and ReLU of the convolution's output ``y``, which may be overwritten."""
-        if is_narrow(y, self.norm):
-            return narrow_batch_norm_relu(y, cast(nn.BatchNorm3d, self.norm))
+        if isinstance(self.norm, BatchNorm3d):
+            return self.norm.with_relu(y)
         return functional.relu(self.norm(y), inplace=True)
 
 

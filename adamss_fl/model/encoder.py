@@ -1,6 +1,6 @@
 """The Ada-fusion encoder: PET, CT and early-fusion streams, joined by one fusion gate per level."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,9 @@ from torch.nn import functional
 
 from adamss_fl.model.blocks import ConvBlock, ResBlock
 from adamss_fl.model.checkpointing import Run, keep_all
+from adamss_fl.model.convolution import convolve
 from adamss_fl.model.layout import keep_layout
+from adamss_fl.model.merged_streams import merged_streams, pays_off
 from adamss_fl.model.precision import without_autocast
 from adamss_fl.model.settings import ModelSettings
 
@@ -55,7 +57,7 @@ class TwoWayContrast(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (B,2C,D,H,W) -> logits (B,C,D,H,W)."""
-        return functional.conv3d(x, self.weight_a - self.weight_b, self.bias_a - self.bias_b)
+        return convolve(x, self.weight_a - self.weight_b, self.bias_a - self.bias_b)
 
 
 class FusionGate(nn.Module):
@@ -108,9 +110,14 @@ class StreamEncoder(nn.Module):
         """The first 3x3x3 kernel; its layout is that of the whole model."""
         return self.get_parameter("level1.convs.0.conv.weight")
 
-    def level(self, level: int) -> nn.Module:
+    def level(self, level: int) -> ResBlock:
         """The block of ``level`` (1 to 5); its input is already pooled."""
-        return self.get_submodule(level_name(level))
+        return cast(ResBlock, self.get_submodule(level_name(level)))
+
+
+def _first_channels(pet: Tensor, ct: Tensor) -> tuple[int, int, int]:
+    """First channel of each of the three joined streams."""
+    return 0, pet.shape[1], pet.shape[1] + ct.shape[1]
 
 
 class EncoderOutput(NamedTuple):
@@ -146,10 +153,15 @@ class AdaFusionEncoder(nn.Module):
         for level in range(1, LEVELS + 1):
             if level > 1:
                 pet, ct, fuse = pool(pet), pool(ct), pool(features[-1])
-            if self._uses_modalities:
-                pet, ct = run(self.pet.level(level), pet), run(self.ct.level(level), ct)
-            if self._uses_fusion:
-                fuse = run(self.fusion.level(level), fuse)
+            blocks = (self.pet.level(level), self.ct.level(level), self.fusion.level(level))
+            if run is keep_all and self._uses_modalities and self._uses_fusion and pays_off(blocks, fuse):
+                x, first = (fuse, (0, 1, 0)) if level == 1 else (join(pet, ct, fuse), _first_channels(pet, ct))
+                pet, ct, fuse = merged_streams(blocks, x, first)
+            else:
+                if self._uses_modalities:
+                    pet, ct = run(blocks[0], pet), run(blocks[1], ct)
+                if self._uses_fusion:
+                    fuse = run(blocks[2], fuse)
             feature, opening = run(self.gates[level_name(level)], fuse, pet, ct)
             features.append(feature)
             openings.append(opening)

@@ -1,7 +1,7 @@
 """The two heads. Both return fp32 logits, since losses lose too much in bfloat16 (1 - 1e-5 is 1 there)."""
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,21 +15,32 @@ from adamss_fl.model.settings import ModelSettings
 
 MASKS = 2
 FOREGROUND_PRIOR = 0.01
+SEGMENTATION_WEIGHT_SUM = 0.25
+"""Sum of a map's weights at the start, see :class:`SegmentationHead`."""
 HIDDEN = 128
 
 
 class SegmentationHead(nn.Module):
-    """Conv1x1x1 from the finest decoder output to two independent maps: primary tumour (GTVp) and nodes (GTVn)."""
+    """Conv1x1x1 from the finest decoder output to two independent maps: primary tumour (GTVp) and nodes (GTVn).
+
+    Every voxel starts as foreground with probability near 0.01 (Lin et al., ICCV 2017, section 4.1): from 0.5 the many
+    background voxels first drive small maps to zero, from where the nodes seldom come back. That takes a bias of
+    logit(0.01) and features that add little to it. Each of the 2c features is a sum of three ReLUs of normed maps (the
+    two branches of the last block's first convolution, and its second one), and a map of mean 0 and variance 1 has a
+    ReLU of mean E|z| / 2, at most 1/2. Whatever the images are, a feature's mean over the batch is thus at most 1.5
+    (1.2 where maps are normal). Weights that sum to 0.25, at any width, raise the mean logit by 0.3, at most by 0.375;
+    single voxels, whose features reach several times the mean, still differ by up to 2. Weights are not negative:
+    features are not either, and a map whose few weights happen to be negative would start, and stay, below the rest.
+    All of this holds for norms that use the batch's statistics, or running ones that they have learnt.
+    """
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.conv = Conv3d(2 * settings.width, MASKS, 1)
-        # Every voxel starts as foreground with probability near 0.01 (Lin et al., ICCV 2017, section 4.1): from 0.5 the
-        # many background voxels first drive small maps to zero, from where the nodes seldom come back. Features are
-        # never negative, so that a map whose few weights happen to be negative would start, and stay, below that too.
         nn.init.constant_(cast(Tensor, self.conv.bias), math.log(FOREGROUND_PRIOR / (1 - FOREGROUND_PRIOR)))
         with torch.no_grad():
-            self.conv.weight.abs_()
+            weight = self.conv.weight.abs_()
+            weight *= SEGMENTATION_WEIGHT_SUM / weight.sum((1, 2, 3, 4), keepdim=True)
 
     def forward(self, feature: Tensor) -> Tensor:
         """``feature`` (B,2c,D,H,W) -> logits (B,2,D,H,W), fp32."""
@@ -109,6 +120,7 @@ class RunningWhitener(RunningMoments):
     def __init__(self, features: int, shrinkage: float = 0.5, momentum: float = 0.05, eps: float = 1e-5) -> None:
         super().__init__(features, momentum, eps)
         self.shrinkage = shrinkage
+        self._made: tuple[Tensor, int, Tensor] | None = None
         self.running_cov: Tensor
         self.register_buffer("running_cov", torch.eye(features))
 
@@ -118,12 +130,33 @@ class RunningWhitener(RunningMoments):
             if self.training:
                 centred, share = self.move_mean(x)
                 self.running_cov.lerp_(centred.T @ centred / len(x), share)
-            covariance = self.running_cov.double()
-            scale = torch.rsqrt(covariance.diagonal() + self.eps)
-            values, vectors = torch.linalg.eigh(scale[:, None] * covariance * scale)
-            root = (vectors * torch.rsqrt(values.clamp_min(0) + self.shrinkage)) @ vectors.T
-            whiten: Tensor = (scale[:, None] * root).to(x.dtype)
+            whiten = self._whitening().to(x.dtype)
         return (x - self.running_mean) @ whiten
+
+    def _whitening(self) -> Tensor:
+        """The matrix (F,F), float64; in evaluation it is made once for as long as the covariance stays as it is.
+
+        That is seen by the identity of the buffer, which changes with its device and dtype, and by its version, which
+        every change in place raises.
+        """
+        covariance = self.running_cov
+        if self.training or covariance.is_inference():  # which have no version
+            return self._make_whitening(covariance)
+        if self._made is None or self._made[0] is not covariance or self._made[1] != covariance._version:
+            self._made = (covariance, covariance._version, self._make_whitening(covariance))
+        return self._made[2]
+
+    def _make_whitening(self, covariance: Tensor) -> Tensor:
+        covariance = covariance.double()
+        scale = torch.rsqrt(covariance.diagonal() + self.eps)
+        values, vectors = torch.linalg.eigh(scale[:, None] * covariance * scale)
+        root = (vectors * torch.rsqrt(values.clamp_min(0) + self.shrinkage)) @ vectors.T
+        whitening: Tensor = scale[:, None] * root
+        return whitening
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was made of the covariance: a copy's buffer counts its versions anew."""
+        return {**self.__dict__, "_made": None}
 
 
 def _conditioning(settings: ModelSettings, features: int) -> nn.Module:

@@ -3,9 +3,11 @@
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from adamss_fl.errors import InputError
 from adamss_fl.model.checkpointing import keep_all, recompute
@@ -58,6 +60,8 @@ class AdaMSS(nn.Module):
         self.decoder = AdaFocusDecoder(settings)
         self.segmentation_head = SegmentationHead(settings)
         self.survival_head = SurvivalHead(settings, self.decoder.channels)
+        if settings.initialisation == "torch":
+            _initialise_as_torch(self)
 
     def forward(
         self, pet: Tensor, ct: Tensor, tabular: Tensor | None = None, heads: Collection[str] = HEADS
@@ -107,12 +111,30 @@ class AdaMSS(nn.Module):
             )
 
 
-def skeleton(settings: ModelSettings) -> AdaMSS:
-    """A network for its names and shapes alone; the state of the random numbers stays as it was.
+def _initialise_as_torch(model: nn.Module) -> None:
+    """Draw every convolution and linear layer anew as PyTorch does by default."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv3d):
+            nn.Conv3d.reset_parameters(module)
+        elif isinstance(module, nn.Linear):
+            nn.Linear.reset_parameters(module)
 
-    Not on the device ``meta``: what initialises weights there takes a process two seconds to import.
+
+class _LeaveUninitialised(TorchFunctionMode):
+    """Inside it, random initialisation leaves tensors as they were allocated and draws nothing."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in ("normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def skeleton(settings: ModelSettings) -> AdaMSS:
+    """A network for its names and shapes only: its weights are undefined; the state of the random numbers stays.
+
+    Not on the device ``meta``: what initialises weights there takes a process more than a second to import.
     """
-    with torch.random.fork_rng(devices=[]):
+    with _LeaveUninitialised():
         return AdaMSS(settings)
 
 

@@ -20,6 +20,10 @@ class ModelSettings:
         a parameter.
     gates : ``learnt`` as published, or every gate's weight of the early-fusion stream fixed: ``half`` (0.5), ``early``
         (1: the early-fusion stream alone) or ``late`` (0: the late concatenation of the PET and CT streams alone).
+    initialisation : ``he``: convolutions and the survival head's hidden layer start He-normal with biases of 0, the
+        segmentation head near its prior and the survival head near one curve for all patients. ``torch``: every
+        convolution and linear layer starts as PyTorch makes it, weights and biases uniform within 1 / sqrt(fan-in), as
+        in the authors' released code. The gates start at 0.5 under both.
     """
 
     width: int = 8
@@ -30,3 +34,4 @@ class ModelSettings:
     dropout: float = 0.5
     pooled: Literal["raw", "standardised", "whitened"] = "raw"
     gates: Literal["learnt", "half", "early", "late"] = "learnt"
+    initialisation: Literal["he", "torch"] = "he"

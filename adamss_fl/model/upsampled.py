@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from adamss_fl.model.convolution import convolve
 from adamss_fl.model.layout import channels_last, is_channels_last
 from adamss_fl.model.precision import without_autocast
 from adamss_fl.model.resampling import nearest_up2
@@ -37,10 +37,10 @@ def conv_with_upsampled(s: Tensor, g: Tensor, weight: Tensor, bias: Tensor | Non
     Returns (B,O,D,H,W).
     """
     kernel, channels = weight.shape[-1], s.shape[1]
-    own = functional.conv3d(s, weight[:, :channels], bias, padding=kernel // 2)
+    own = convolve(s, weight[:, :channels], bias, kernel // 2)
     if kernel == 1:
-        return own + nearest_up2(functional.conv3d(g, weight[:, channels:]))
-    small = functional.conv3d(g, cell_kernels(weight[:, channels:]), padding=1)
+        return own + nearest_up2(convolve(g, weight[:, channels:], None))
+    small = convolve(g, cell_kernels(weight[:, channels:]), None, 1)
     return own + cast(Tensor, _Interleave.apply(small))  # type: ignore[no-untyped-call]
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -62,17 +63,24 @@ def misfits(settings: ModelSettings, weights: Mapping[str, NDArray[Any]]) -> lis
 
     A tensor is named where it is missing, unexpected, of another shape or dtype, or not finite.
     """
-    state = skeleton(settings).state_dict()
+    state = _shapes(settings)
     return _misfits(state, weights, frozenset(state), frozenset())
 
 
 def architecture_hash(settings: ModelSettings) -> str:
     """SHA-256 (hex) over the names, shapes and dtypes of the tensors of the model that ``settings`` make."""
-    state = skeleton(settings).state_dict()
+    state = _shapes(settings)
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(f"{name} {_shape(state[name])} {_dtype(state[name])}\n".encode())
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=16)
+def _shapes(settings: ModelSettings) -> Mapping[str, Tensor]:
+    """Tensors of the names, shapes and dtypes of the model of ``settings``, of one undefined value each in memory."""
+    state = skeleton(settings).state_dict()
+    return {name: torch.empty((), dtype=tensor.dtype).expand(tensor.shape) for name, tensor in state.items()}
 
 
 def _misfits(

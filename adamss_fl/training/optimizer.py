@@ -60,7 +60,8 @@ def load_optimizer(
             raise ValueError(f"the optimiser's state holds {key!r}, and the model has no such parameter")
         value = torch.from_numpy(array.copy())
         if slot == "step":
-            optimizer.state[parameter][slot] = value.reshape(())
+            # The fused optimiser counts its steps on the device of the parameter.
+            optimizer.state[parameter][slot] = value.reshape(()).to(parameter.device)
             continue
         if value.shape != parameter.shape:
             raise ValueError(f"the optimiser's {key!r} has shape {tuple(value.shape)}, not {tuple(parameter.shape)}")

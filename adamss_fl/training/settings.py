@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+Sampling = Literal["without_replacement", "with_replacement"]
+"""How batches are drawn from a site's patients, see :class:`~adamss_fl.training.batches.Batches`."""
+
 
 @dataclass(frozen=True)
 class StageSettings:
@@ -11,7 +14,9 @@ class StageSettings:
     learning_rate : peak learning rate of Adam (or of plain gradient descent).
     head_factor : the stage's own head learns at ``learning_rate * head_factor``; above 1 a new head is learnt on a
         trunk that changes slowly.
-    batch_size : patients per step; a site with fewer training patients is refused by name.
+    batch_size : patients per step, in every step; a site with fewer training patients is refused by name.
+    sampling : how batches are drawn, see :class:`~adamss_fl.training.batches.Batches`; the authors' released code draws
+        ``with_replacement``.
     schedule : ``one_cycle`` (warm-up over the first 30 %, cosine to 0), ``steps`` (times ``drops`` from 40 % and from
         80 % of the stage, over all rounds), or ``constant``.
     drops : what ``steps`` multiplies the peak by; published are (0.5, 0.1) in stage I and (0.2, 0.02) in stage II.
@@ -28,6 +33,7 @@ class StageSettings:
     learning_rate: float = 1e-4
     head_factor: float = 1.0
     batch_size: int = 2
+    sampling: Sampling = "without_replacement"
     schedule: Literal["one_cycle", "steps", "constant"] = "one_cycle"
     drops: tuple[float, float] = (0.5, 0.1)
     optimizer: Literal["adam", "sgd"] = "adam"

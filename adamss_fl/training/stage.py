@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from adamss_fl.imaging import Sample
+from adamss_fl.imaging.transfer import to_device
 from adamss_fl.model import AdaMSS, autocast, parameter_groups, resolve_precision
 from adamss_fl.model.network import HEADS
 from adamss_fl.segmentation import dice_focal_loss
@@ -30,6 +31,7 @@ from adamss_fl.training.scaling import LossScaling
 from adamss_fl.training.schedule import learning_rate
 from adamss_fl.training.seeds import derive_seed
 from adamss_fl.training.settings import RuntimeSettings, StageSettings
+from adamss_fl.training.tally import NonFiniteLoss, Tally
 from adamss_fl.training.tensors import Batch, as_batch, device_of
 
 StageName = Literal["segmentation", "survival", "joint"]
@@ -49,17 +51,13 @@ class Augmentation(Protocol):
         ...
 
 
-class NonFiniteLoss(ArithmeticError):
-    """The loss of a training step, or in fp16 every gradient, was infinite or not a number."""
-
-
 @dataclass(frozen=True)
 class StageWork:
     """What a stage is to do in one round.
 
     stage : which loss and head.
     steps : optimiser steps; None means ``epochs`` passes.
-    epochs : passes over the training patients, where ``steps`` is None.
+    epochs : passes over the training patients, rounded up to full batches, where ``steps`` is None.
     progress : fractions (from, to) of the whole stage, over all rounds, that this work covers; they set the schedule.
     seed : seed of order, augmentation and dropout.
     """
@@ -100,27 +98,27 @@ def train_stage(
     optimizer : state from the last round at this site; None starts afresh.
     on_step : called with (steps done, steps in all).
 
-    Deterministic on a CPU given the model, samples, settings, ``work`` and the number of threads. Raises ValueError
-    where survival is trained without a grid or the batch is larger than the cohort, and :class:`NonFiniteLoss`.
+    Deterministic on a CPU given the model, samples, settings, ``work`` and the number of threads. Augmentation draws
+    the same numbers on every device. Raises ValueError where survival is trained without a grid or the batch is larger
+    than the cohort, and :class:`NonFiniteLoss`, see :class:`Tally`.
     """
     survives = "survival" in HEADS_OF[work.stage]
     if survives and grid is None:
         raise ValueError(f"the {work.stage} stage needs its time bins")
     device = device_of(runtime)
     balance = [sample.event for sample in samples] if settings.balanced and survives else None
-    batches = Batches(len(samples), settings.batch_size, balance)
-    total = work.steps if work.steps is not None else (work.epochs or 0) * batches.per_epoch
+    batches = Batches(len(samples), settings.batch_size, balance, settings.sampling)
+    total = work.steps if work.steps is not None else batches.in_epochs(work.epochs or 0)
     torch.manual_seed(derive_seed(work.seed, "dropout"))
     order = np.random.default_rng(derive_seed(work.seed, "order"))
-    draws = torch.Generator(device=device).manual_seed(derive_seed(work.seed, "augmentation"))
+    draws = torch.Generator().manual_seed(derive_seed(work.seed, "augmentation"))
     trained = trained_parameters(model, work.stage)
     optimiser = build_optimizer(trained, settings)
     scaling = LossScaling(resolve_precision(runtime.precision, device), device)
     if optimizer:
         load_optimizer(optimiser, trained, scaling.load(optimizer))
     anchor = {name: value.detach().clone() for name, value in trained.items()} if settings.proximal_mu > 0.0 else {}
-    sums: dict[str, float] = {}
-    opening = torch.zeros(5, dtype=torch.float64)
+    tally = Tally(work.stage, total, device)
     model.train()
     model.checkpointing = runtime.checkpointing
     if settings.norm_statistics == "frozen":
@@ -136,8 +134,7 @@ def train_stage(
         optimiser.zero_grad(set_to_none=True)
         terms, gates = stage_loss(model, work.stage, image, mask, batch, settings, runtime, grid)
         loss = torch.stack(list(terms.values())).sum()
-        if not bool(torch.isfinite(loss)):
-            raise NonFiniteLoss(f"{work.stage} loss is not finite at step {step + 1} of {total}")
+        tally.add(step, terms, loss, gates)
         scaling.backward(loss)
         if settings.proximal_mu > 0.0 or settings.clip_norm > 0.0:
             scaling.unscale(optimiser)
@@ -145,16 +142,14 @@ def train_stage(
         if settings.clip_norm > 0.0:
             torch.nn.utils.clip_grad_norm_(list(trained.values()), settings.clip_norm)
         scaling.step(optimiser)
-        for name, term in terms.items():
-            sums[name] = sums.get(name, 0.0) + float(term.detach())
-        opening += gates.detach().to("cpu", torch.float64)
         if on_step is not None:
             on_step(step + 1, total)
+    losses, opening = tally.means()
     if scaling.is_lost():
         raise NonFiniteLoss(f"{work.stage} gradients are not finite in fp16 at any scale of the loss")
     return StageResult(
-        losses={name: value / max(total, 1) for name, value in sums.items()},
-        gate_opening=tuple(float(value) for value in opening / max(total, 1)),
+        losses=losses,
+        gate_opening=opening,
         steps=total,
         balanced=batches.balanced,
         optimizer={**dump_optimizer(optimiser, trained), **scaling.dump()},
@@ -191,7 +186,7 @@ def stage_loss(
     if output.survival is None:
         return terms, output.gate_opening
     assert grid is not None
-    survived, had_event = grid.targets(batch.time_days, batch.event)
+    survived, had_event = (to_device(each, image.device) for each in grid.targets(batch.time_days, batch.event))
     terms["survival"] = discrete_likelihood(output.survival, survived, had_event)
     if settings.l2 > 0.0:
         weights = [layer.weight for layer in model.survival_head.modules() if isinstance(layer, torch.nn.Linear)]

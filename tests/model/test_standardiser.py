@@ -1,11 +1,13 @@
 """The running standardiser and whitener of pooled features."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from scipy.linalg import fractional_matrix_power
 
-from adamss_fl.model import AdaMSS, ModelSettings, count_parameters, parameter_groups
+from adamss_fl.model import AdaMSS, ModelSettings, count_parameters, load_weights, parameter_groups, to_weights
 from adamss_fl.model.heads import RunningStandardiser, RunningWhitener
 
 
@@ -99,6 +101,50 @@ def test_standardising_adds_buffers_to_norm_statistics_and_no_parameter() -> Non
     added = set(whitened.state_dict()) - set(raw.state_dict())
     assert added == {f"survival_head.standardise.running_{name}" for name in ("mean", "cov", "batches")}
     assert added <= set(parameter_groups(whitened)["norm_statistics"])
+
+
+def test_evaluation_whitens_by_one_decomposition_until_the_covariance_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After every way in which a covariance can change, against a whitener that never kept anything."""
+    made: list[int] = []
+    decompose = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda x: made.append(1) or decompose(x))
+    draws = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 3, generator=draws)
+
+    def covariance() -> torch.Tensor:
+        half = torch.randn(3, 3, generator=draws)
+        return half @ half.T + torch.eye(3)
+
+    def check(whiten: RunningWhitener, decompositions: int) -> None:
+        made.clear()
+        y = x.to(whiten.running_cov.dtype)
+        found = [whiten.eval()(y) for _ in range(3)]
+        assert len(made) == decompositions
+        fresh = RunningWhitener(3).to(whiten.running_cov.dtype)
+        fresh.load_state_dict(whiten.state_dict())
+        assert all(torch.equal(each, fresh.eval()(y)) for each in found)
+
+    whiten = RunningWhitener(3)
+    check(whiten, 1)
+    check(whiten, 0)
+    whiten.running_cov.copy_(covariance())
+    check(whiten, 1)
+    load_weights(whiten, {**to_weights(whiten), "running_cov": covariance().numpy()})
+    check(whiten, 1)
+    whiten.load_state_dict({**whiten.state_dict(), "running_cov": covariance()})
+    check(whiten, 1)
+    whiten.train()(x)
+    check(whiten, 1)
+    whiten.running_cov = covariance()
+    check(whiten, 1)
+    whiten.double()
+    check(whiten, 1)
+    other = copy.deepcopy(whiten)
+    for _ in range(8):  # whatever the versions of either are, the copy keeps nothing of the other
+        other.running_cov.copy_(covariance())
+        check(other, 1)
+    check(whiten, 0)
+    assert set(whiten.state_dict()) == {"running_mean", "running_batches", "running_cov"}
 
 
 @pytest.mark.parametrize("kind", [RunningStandardiser, RunningWhitener])

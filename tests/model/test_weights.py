@@ -1,5 +1,7 @@
 """Weights travel whole: nothing is lost, nothing is loaded in part without saying so."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from adamss_fl.model import (
     prepare,
     to_weights,
 )
+from adamss_fl.model.weights import misfits
 
 SETTINGS = ModelSettings(width=1)
 
@@ -118,6 +121,17 @@ def test_partial_groups_may_stay_away_or_come(weights: Weights) -> None:
     load_weights(target, weights, partial_groups=("norm_statistics",))
     with pytest.raises(InputError, match="is missing"):
         load_weights(target, {}, partial_groups=("norm_statistics",))
+
+
+@pytest.mark.parametrize(
+    "settings", [ModelSettings(), ModelSettings(width=2, norm="group", tabular=3, pooled="whitened")]
+)
+def test_hash_is_that_of_the_network_itself(settings: ModelSettings) -> None:
+    """Written out from a network whose weights were really made."""
+    weights = to_weights(AdaMSS(settings))
+    lines = "".join(f"{name} {weights[name].shape} {weights[name].dtype}\n" for name in sorted(weights))
+    assert architecture_hash(settings) == hashlib.sha256(lines.encode()).hexdigest()
+    assert misfits(settings, weights) == []
 
 
 def test_hash_tells_architectures_apart_and_leaves_the_generator_alone() -> None:

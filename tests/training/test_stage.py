@@ -120,6 +120,19 @@ def test_first_proximal_step_is_free_of_the_term() -> None:
     assert all(np.array_equal(results[0][name], results[1][name]) for name in results[0])
 
 
+@pytest.mark.parametrize("stage", ["segmentation", "survival"])
+@pytest.mark.parametrize("length", [{"epochs": 2}, {"epochs": None, "steps": 5}])
+def test_an_odd_number_of_patients_trains_in_full_batches(stage: str, length: dict[str, int | None]) -> None:
+    """A batch of one ends the run on this grid, and holds one class in stage II."""
+    model = make_model()
+    sizes: list[int] = []
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    work = StageWork(stage, 0, **length)  # type: ignore[arg-type]
+    result = train_stage(model, SAMPLES[:5], work, settings(batch_size=2, balanced=True), ONE_THREAD_FP32, grid=GRID)
+    assert sizes == [2] * 5  # 2 passes over 5 patients are 10 places
+    assert result.steps == 5
+
+
 def test_survival_stage_without_time_bins_is_refused() -> None:
     with pytest.raises(ValueError, match="time bins"):
         train_stage(make_model(), SAMPLES, StageWork("survival", 0), settings(), ONE_THREAD_FP32)
