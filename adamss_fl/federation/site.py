@@ -22,6 +22,7 @@ from adamss_fl.federation.inputs import input_sums
 from adamss_fl.federation.messages import Instruction, Reply, SiteFailure, Weights
 from adamss_fl.federation.outcome.outcomes import outcomes_of
 from adamss_fl.federation.outcome.queries import OUTCOME_QUERIES, answer_kept
+from adamss_fl.federation.site_applied import by_patient, losses
 from adamss_fl.federation.site_data import SiteCounts, SiteData, event_counts, masks_problem
 from adamss_fl.federation.site_features import SiteFeatures
 from adamss_fl.federation.site_machine import machine_figure, work_of
@@ -38,9 +39,8 @@ from adamss_fl.model import (
     tensor_groups,
     to_weights,
 )
-from adamss_fl.segmentation import mask_sums
 from adamss_fl.survival import TimeGrid, concordance_counts
-from adamss_fl.training import Inference, RuntimeSettings, StageWork, infer, train_stage
+from adamss_fl.training import RuntimeSettings, StageWork, infer, train_stage
 from adamss_fl.training.machine import settled
 from adamss_fl.training.machine_errors import machine_errors
 from adamss_fl.training.seeds import derive_seed
@@ -258,8 +258,8 @@ class Site:
             "overlap": seen.overlap[masked].sum(axis=0).tolist(),
             "masked": int(masked.sum()),
             "gate_opening": list(seen.gate_opening),
-            **_by_patient(seen, masked),
-            **_losses(seen),
+            **by_patient(seen, masked),
+            **losses(seen),
         }
 
     def personal_weights(self, weights: Weights, run: str, round: int | None = None) -> Weights:
@@ -294,16 +294,3 @@ class Site:
             return answer_kept(query, folder) if self.data.test else {"patients": 0}
         except InputError as error:
             raise SiteFailure("bad_input") from error
-
-
-def _by_patient(seen: Inference, masked: np.ndarray) -> dict[str, Any]:
-    """Sums over the patients with a reference, patient by patient; nothing where distances were not asked for."""
-    if seen.surface_mm is None or not masked.any():
-        return {}
-    both = [mask_sums(seen.overlap[masked, each], seen.surface_mm[masked, each]) for each in range(2)]
-    return {"by_patient": [sums.plain() for sums in both]}
-
-
-def _losses(seen: Inference) -> dict[str, float]:
-    pairs = {"loss.segmentation": seen.loss_segmentation, "loss.survival": seen.loss_survival}
-    return {name: value for name, value in pairs.items() if value is not None}

@@ -49,11 +49,13 @@ def measure_speed(
     bare = [replace(sample, tabular=None) for sample in samples]
     seconds: dict[StageName, float] = {}
     with torch.random.fork_rng(devices=[]), machine_errors("a step to measure the time"):
-        network = prepare(AdaMSS(model), device_of(runtime), runtime.channels_last)
+        device = device_of(runtime)
+        network = prepare(AdaMSS(model), device, runtime.channels_last)
         for stage in names:
             stamps = [clock()]
 
             def note(done: int, total: int, stamps: list[float] = stamps) -> None:
+                _wait_for(device)  # a GPU only queues its work; elsewhere no step waits for it
                 stamps.append(clock())
 
             def train(steps: int, stage: StageName = stage, note: Callable[[int, int], None] = note) -> None:
@@ -74,3 +76,8 @@ def measure_speed(
         start = clock()
         infer(network, bare[:1], runtime)
     return Speed(seconds, clock() - start)
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
