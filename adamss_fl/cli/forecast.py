@@ -26,10 +26,10 @@ FEWEST_STEPS = 200
 """A command of fewer steps is over before its time is worth measuring."""
 
 START_SECONDS = 15.0
-"""From the start of Flower's simulation engine to the first round, as seen on two cores."""
+"""Estimate of the time from the start of Flower's simulation engine to the first round, on two cores."""
 
 ROUND_SECONDS = 1.5
-"""What a round costs on that engine besides the sites' work."""
+"""Estimate of what a round costs on that engine besides the sites' work."""
 
 _EARLY = 0.1
 _FASTER, _SLOWER = 0.85, 1.5
