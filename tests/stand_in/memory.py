@@ -20,9 +20,9 @@ def is_here(tensor: Tensor) -> bool:
 def storage_over(bytes_of: torch.UntypedStorage) -> torch.UntypedStorage:
     """A storage of the stand-in over the bytes of a CPU storage."""
     device = torch.device(NAME, 0)
-    storage = torch._C._construct_storage_from_data_pointer(bytes_of.data_ptr(), device, bytes_of.nbytes())
+    storage: Any = torch._C._construct_storage_from_data_pointer(bytes_of.data_ptr(), device, bytes_of.nbytes())
     storage.host = bytes_of  # the object lives as long as the storage: the bytes too
-    return storage
+    return storage  # type: ignore[no-any-return]
 
 
 def place(tensor: Tensor, storage: torch.UntypedStorage, like: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def wrap(value: Tensor, known: dict[int, torch.UntypedStorage] | None = None) ->
     """
     host = value.untyped_storage()
     storage = (known or {}).get(host._cdata)
-    here = torch._C._acc.create_empty_tensor([0], value.dtype)
+    here: Tensor = torch._C._acc.create_empty_tensor((0,), value.dtype)
     return place(here, storage_over(host) if storage is None else storage, value)
 
 
@@ -46,4 +46,4 @@ def unwrap(tensor: Tensor) -> Tensor:
     """The CPU tensor over the same bytes as ``tensor``, of the same sizes and strides."""
     host: Any = tensor.untyped_storage().host  # type: ignore[attr-defined]
     on_cpu = torch.empty(0, dtype=tensor.dtype)
-    return on_cpu.set_(host, tensor.storage_offset(), tensor.size(), tensor.stride())  # type: ignore[call-overload,no-any-return]
+    return on_cpu.set_(host, tensor.storage_offset(), tensor.size(), tensor.stride())

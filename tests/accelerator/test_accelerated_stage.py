@@ -199,15 +199,17 @@ def test_channels_last_equals_the_cpus_own_kernels_to_rounding() -> None:
 
 
 @pytest.mark.usefixtures("accelerator")
-def test_bf16_trains_without_a_wait_and_near_fp32() -> None:
+def test_bf16_trains_without_a_wait_and_in_the_direction_of_fp32() -> None:
     plain = replace(PLAIN, optimizer="sgd")
+    start, _, _ = train(AUTO, settings=plain, steps=0)
     exact, _, _ = train(AUTO, settings=plain)
-    found, result, between = train(replace(AUTO, precision="bf16"), settings=plain)
+    found, _, between = train(replace(AUTO, precision="bf16"), settings=plain)
     assert between == [[]]
-    assert all(np.isfinite(array).all() and array.dtype == exact[name].dtype for name, array in found.items())
-    distance = sum(float(np.square(found[name] - exact[name]).sum()) for name in exact)
-    assert distance > 0.0
-    assert result.losses["segmentation"] < 1.0
+    assert all(array.dtype == exact[name].dtype for name, array in found.items())
+    learnt = [name for name in start if "running" not in name and "num_batches" not in name]
+    moved, expected = (np.concatenate([(to[n] - start[n]).ravel() for n in learnt]) for to in (found, exact))
+    assert not np.array_equal(moved, expected)
+    assert moved @ expected > 0.95 * np.linalg.norm(moved) * np.linalg.norm(expected)
 
 
 @pytest.mark.usefixtures("accelerator")
@@ -216,7 +218,7 @@ def test_a_loss_that_is_not_finite_is_named_by_its_step_though_found_later(
     monkeypatch: pytest.MonkeyPatch, bad: int, noticed: int
 ) -> None:
     """The loss of step ``bad`` (from 0), and of all after it, is not a number."""
-    done = []
+    done: list[int] = []
     monkeypatch.setattr("adamss_fl.training.stage.stage_loss", _losses_without_a_network(bad))
     with pytest.raises(NonFiniteLoss, match=rf"not finite at step {bad + 1} of {CHECKED_EVERY + 3}"):
         _train_one_scalar(AUTO, CHECKED_EVERY + 3, done.append)

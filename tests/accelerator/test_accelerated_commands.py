@@ -26,7 +26,7 @@ SETTINGS: dict[str, Any] = {
     "imaging": {"grid": [32, 32, 32], "spacing_mm": [6.0, 6.0, 6.0]},
     "augmentation": ["affine", "flip"],
     "model": {"width": 2, "bins": 2},
-    "plan": {"preset": "per-round", "survival_rounds": 1, "epochs": 1},
+    "plan": {"segmentation_rounds": 1, "survival_rounds": 1, "epochs": 1},
     "stages": {
         stage: {"batch_size": 2, "learning_rate": 1e-3, "optimizer": "sgd"} for stage in ("segmentation", "survival")
     },

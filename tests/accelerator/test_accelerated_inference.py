@@ -21,7 +21,7 @@ GRID = TimeGrid((0.0, 200.0, 400.0, 600.0, 2000.0))
 CPU = RuntimeSettings(device="cpu", precision="fp32", channels_last=False, threads=1)
 AUTO = replace(CPU, device="auto")
 BOTH = (CPU, AUTO)
-"""The second is the accelerator, see ``test_site``."""
+"""The second is the accelerator, see ``test_accelerated_sites``."""
 SAMPLES = [replace(sample, has_mask=n != 1) for n, sample in enumerate(make_samples(3, seed=1, side=32))]
 
 pytestmark = pytest.mark.usefixtures("accelerator")
