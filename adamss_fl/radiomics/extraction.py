@@ -101,6 +101,8 @@ class Pyradiomics:
         names = self.names()
         if sum(int(np.ptp(places)) > 0 for places in np.nonzero(mask)) < 2:
             return dict.fromkeys(names, math.nan)
+        if mask.all():  # pyradiomics takes a mask without any background for an empty one
+            suv, hu, mask = np.pad(suv, 1, mode="edge"), np.pad(hu, 1, mode="edge"), np.pad(mask, 1)
         found: dict[str, float] = {}
         widths = {
             "pet": (self.pet_bin_width, self.pet_wavelet_bin_width),

@@ -78,6 +78,16 @@ def test_a_line_of_voxels_has_no_features_and_a_plane_has_only_finite_ones_or_na
     assert any(math.isfinite(value) for value in values)
 
 
+def test_a_mask_that_fills_its_box_has_the_features_of_the_same_voxels_in_a_larger_one() -> None:
+    """pyradiomics takes a mask without background for an empty one."""
+    suv, hu, _ = lump(side=12)
+    full = np.ones_like(suv, dtype=bool)
+    found = Pyradiomics(wavelet=False)(suv, hu, full, SPACING_MM)
+    larger = Pyradiomics(wavelet=False)(np.pad(suv, 3), np.pad(hu, 3), np.pad(full, 3), SPACING_MM)
+    assert found == pytest.approx(larger, nan_ok=True)
+    assert math.isfinite(Pyradiomics()(suv, hu, full, SPACING_MM)["pet.wavelet-HLL.firstorder.Mean"])
+
+
 def test_extraction_says_nothing(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     suv, hu, mask = lump(side=16, radius=3)
     with caplog.at_level(logging.DEBUG, logger=""):
