@@ -179,7 +179,8 @@ def _raise_failure(record: Path, config_path: Path, out: Path, logs: Mapping[str
         starts = tuple(f"{kind.__module__}.{kind.__name__}: " for kind in (InputError, MachineError))
         reasons = [line.partition(": ")[2] for line in log.lines() if line.startswith(starts)]
         if reasons:
-            raise InputError(f"{config_path}: site {name}: {reasons[-1]}")
+            who = "" if reasons[-1].startswith(f"site {name}") else f"site {name}: "
+            raise InputError(f"{config_path}: {who}{reasons[-1]}")
     if not record.exists():
         raise AdamssError(f"Flower's simulation engine broke down; its log is {out / 'flower.log'}")
     failure = json.loads(record.read_text(encoding="utf-8"))

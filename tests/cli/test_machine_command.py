@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -9,8 +10,10 @@ import pytest
 import torch
 import yaml
 
+from adamss_fl.cli import flower_app
 from adamss_fl.cli.main import main
 from adamss_fl.cohort import make_phantom
+from adamss_fl.errors import InputError
 from adamss_fl.training import machine
 from adamss_fl.training import stage as stage_module
 
@@ -110,3 +113,12 @@ def test_the_machine_is_introduced_and_emulation_warned_of_with_its_price(
     assert train(place, tmp_path / "bf16", *plan, "--set", "runtime.precision=bf16") == 0
     warning = "warning: bf16 is emulated on this CPU: a convolution takes 4.0 times as long as in fp32; set "
     assert warning + "runtime.precision to auto" in capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize("kind", ["InputError", "MachineError"])
+def test_what_ended_a_simulation_names_its_site_once(kind: str, tmp_path: Path) -> None:
+    for said in ("site a, train of round 1: too small", "too small"):
+        log = SimpleNamespace(lines=lambda said=said: [f"adamss_fl.errors.{kind}: {said}"])
+        with pytest.raises(InputError, match=r"^c\.yaml: site a[,:].*too small$") as caught:
+            flower_app._raise_failure(tmp_path / "none", Path("c.yaml"), tmp_path, {"a": log})
+        assert str(caught.value).count("site a") == 1
