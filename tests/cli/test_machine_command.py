@@ -122,3 +122,18 @@ def test_what_ended_a_simulation_names_its_site_once(kind: str, tmp_path: Path) 
         with pytest.raises(InputError, match=r"^c\.yaml: site a[,:].*too small$") as caught:
             flower_app._raise_failure(tmp_path / "none", Path("c.yaml"), tmp_path, {"a": log})
         assert str(caught.value).count("site a") == 1
+
+
+def test_a_simulation_tells_absences_and_uniform_batches_as_they_come(capsys: pytest.CaptureFixture[str]) -> None:
+    tell = flower_app._teller()
+    counts = {"patients": {"train": 4}, "events": {"train": 4}}
+    tell({"kind": "site", "round": 0, "site": "b", "figures": counts})
+    for round_ in (1, 2):
+        tell({"kind": "round_start", "round": round_, "stages": ["survival"]})
+        tell({"kind": "absence", "round": round_, "site": "a", "cause": "too_few_masks"})
+        tell({"kind": "train", "round": round_, "site": "b", "figures": {"balanced": False}})
+    assert capsys.readouterr().err.splitlines() == [
+        "round 1: a is absent: too_few_masks",
+        "round 1: stage II at b drew uniform batches: its training patients all had the event",
+        "round 2: a is absent: too_few_masks",
+    ]
