@@ -68,6 +68,24 @@ def dump_config(config: RunConfig) -> str:
     return yaml_source.dump(_plain(config))
 
 
+def _completed(kind: Any, name: str, value: Any) -> Any:
+    """A block ``value`` of the field ``name``, with the defaults that this block has for itself.
+
+    ``stages.survival`` is a StageSettings that starts with another learning rate. Without this, one key under it would
+    take that back.
+    """
+    make = next(field.default_factory for field in dataclasses.fields(kind) if field.name == name)
+    if make is dataclasses.MISSING or isinstance(make, type) or not isinstance(value, dict):
+        return value
+    default: Any = make()
+    if not dataclasses.is_dataclass(default) or isinstance(default, PluginSettings):
+        return value
+    kind_of_block: Any = type(default)
+    usual = kind_of_block()
+    own = {each.name: getattr(default, each.name) for each in dataclasses.fields(default)}
+    return {key: found for key, found in own.items() if found != getattr(usual, key)} | value
+
+
 def _shaped(document: Document, value: Any, kind: Any, key: Key) -> Any:
     """``value`` with plugins written out as name and settings; raises InputError for a key that ``kind`` has not."""
     kind, item, by_name = _container(kind)
@@ -78,7 +96,10 @@ def _shaped(document: Document, value: Any, kind: Any, key: Key) -> Any:
         for name in value:
             if name not in hints:
                 raise document.error((*key, name), f"unknown key '{name}'; {suggest(name, hints, 'keys')}")
-        return {name: _shaped(document, inner, hints[name], (*key, name)) for name, inner in value.items()}
+        return {
+            name: _shaped(document, _completed(kind, name, inner), hints[name], (*key, name))
+            for name, inner in value.items()
+        }
     if item is not None and isinstance(value, list) and not by_name:
         return [_shaped(document, inner, item, (*key, number)) for number, inner in enumerate(value)]
     if item is not None and isinstance(value, dict) and by_name:

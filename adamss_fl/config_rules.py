@@ -118,16 +118,21 @@ def _check_time_bins(config: "RunConfig", document: Document) -> None:
 
 
 def _check_norm(config: "RunConfig", document: Document) -> None:
-    """A norm needs two values or more per channel on the deepest map, whose sides are those of the grid over 16."""
-    depth, height, width = (side // STRIDE for side in config.imaging.grid)
-    if depth * height * width > 1:
+    """A norm needs two values or more per channel on the deepest map, whose sides are those of the grid over 16.
+
+    In training they are those of the smallest crop.
+    """
+    crops = [list(plugin.settings.get("size", ())) for plugin in config.augmentation if plugin.name == "crop"]
+    smallest = [STRIDE] * 3
+    if list(config.imaging.grid) != smallest and smallest not in crops:
         return
+    where = "a grid" if list(config.imaging.grid) == smallest else "a crop"
     if config.model.norm != "batch":
-        raise document.error(("model", "norm"), f"{config.model.norm} norm needs a grid of more than 16 x 16 x 16")
+        raise document.error(("model", "norm"), f"{config.model.norm} norm needs {where} of more than 16 x 16 x 16")
     for stage in STAGES:
         if getattr(config.stages, stage).batch_size == 1:
             raise document.error(
-                ("stages", stage, "batch_size"), "batch norm on a grid of 16 x 16 x 16 needs batches of 2 or more"
+                ("stages", stage, "batch_size"), f"batch norm on {where} of 16 x 16 x 16 needs batches of 2 or more"
             )
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from adamss_fl.errors import InputError
 from adamss_fl.model import AdaMSS, ModelSettings, Resolved, autocast, prepare, resolve_precision
 from adamss_fl.model.hardware import cpu_bf16_flags
 from adamss_fl.model.layout import keep_freed_memory
@@ -295,6 +296,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; exit code 1 where the gradient is not finite."""
     arguments = parse(argv)
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: PyTorch finds no GPU here; take cpu")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     # IEEE fp32 is the baseline on a GPU too, not TF32.
@@ -315,4 +318,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

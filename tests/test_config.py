@@ -12,6 +12,7 @@ from adamss_fl.errors import InputError
 from adamss_fl.federation.settings import BlockSettings, FederationSettings, PluginSettings
 from adamss_fl.model.settings import ModelSettings
 from adamss_fl.run_config import RunConfig
+from adamss_fl.training.settings import StagesSettings
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -45,6 +46,29 @@ def test_what_is_left_out_has_the_default_of_its_room(tmp_path: Path) -> None:
         BlockSettings(("segmentation",), 10, epochs=1),
         BlockSettings(("survival",), 10, epochs=1),
     )
+
+
+def test_one_key_of_a_stage_leaves_the_stages_other_defaults(tmp_path: Path) -> None:
+    """Stage II starts from 5e-5 with balanced batches, as configs/hecktor.yaml says, also where its batch is given."""
+    written = load(tmp_path, BASE + "stages:\n  survival: {batch_size: 3}\n").stages
+    assert written.survival == dataclasses.replace(StagesSettings().survival, batch_size=3)
+    override = load(tmp_path, BASE, "stages.survival.batch_size=3", "stages.joint.learning_rate=1e-3").stages
+    assert override.survival == written.survival
+    assert (override.joint.learning_rate, override.joint.balanced) == (1e-3, True)
+    assert (override.survival.learning_rate, override.survival.balanced) == (5e-5, True)
+    assert not load(tmp_path, BASE + "stages:\n  survival: {balanced: false}\n").stages.survival.balanced
+    assert not written.segmentation.balanced
+
+
+def test_a_crop_that_is_too_small_for_the_norm_is_refused_before_training(tmp_path: Path) -> None:
+    base = BASE.replace("augmentation: []", "augmentation: [affine, {name: crop, size: [16, 16, 16]}]")
+    load(tmp_path, base)
+    found = mistake(tmp_path, base + "stages: {survival: {batch_size: 1}}\n")
+    assert found.startswith("x.yaml:6: stages.survival.batch_size: batch norm on a crop of 16 x 16 x 16 needs batches")
+    found = mistake(tmp_path, base + "model: {norm: group}\n")
+    assert found.startswith("x.yaml:6: model.norm: group norm needs a crop of more than 16 x 16 x 16")
+    wide = base.replace("16, 16, 16", "16, 32, 16")
+    assert load(tmp_path, wide + "stages: {survival: {batch_size: 1}}\n").stages.survival.batch_size == 1
 
 
 def test_folders_are_relative_to_the_configuration_file(tmp_path: Path) -> None:

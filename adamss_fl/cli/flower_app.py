@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,7 +128,7 @@ def _run_child(
     """
     from adamss_fl.cli.shell import following
 
-    events = _Tail(out / "events.jsonl")
+    events, tell = _Tail(out / "events.jsonl"), _teller()
     with (folder / "engine.log").open("wb") as log, following("rounds") if not quiet else nullcontext() as report:
         child = subprocess.Popen(
             [sys.executable, "-m", "adamss_fl.cli.flower_app", str(folder)],
@@ -142,6 +142,8 @@ def _run_child(
         try:
             while child.poll() is None:
                 for event in events.events():
+                    if not quiet:
+                        tell(event)
                     if event.get("kind") != "round_start":
                         continue
                     note, done, rounds = ", ".join(event["stages"]), event["round"] - 1, event["rounds"]
@@ -153,9 +155,32 @@ def _run_child(
                 time.sleep(_POLL_SECONDS)
         finally:
             _end(child)
+        for event in () if quiet else events.events():
+            tell(event)
     if forecast is not None:
         forecast.reach("flower", 1.0)
     return child.returncode
+
+
+def _teller() -> Callable[[Mapping[str, Any]], None]:
+    """Called with each event of a run: prints absences, and once each site whose batches could not be balanced."""
+    from adamss_fl.cli.following import absence_line
+    from adamss_fl.cli.shell import console
+    from adamss_fl.federation.uniform_batches import uniform_lines
+
+    seen: list[Mapping[str, Any]] = []
+    told: set[str] = set()
+
+    def tell(event: Mapping[str, Any]) -> None:
+        if event.get("kind") == "absence":
+            console.print(absence_line(event), soft_wrap=True, markup=False)
+        seen.append(event)
+        for line in uniform_lines(seen) if event.get("kind") == "train" else ():
+            if line not in told:
+                console.print(f"round {event['round']}: {line}", soft_wrap=True, markup=False)
+                told.add(line)
+
+    return tell
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
@@ -179,7 +204,8 @@ def _raise_failure(record: Path, config_path: Path, out: Path, logs: Mapping[str
         starts = tuple(f"{kind.__module__}.{kind.__name__}: " for kind in (InputError, MachineError))
         reasons = [line.partition(": ")[2] for line in log.lines() if line.startswith(starts)]
         if reasons:
-            raise InputError(f"{config_path}: site {name}: {reasons[-1]}")
+            who = "" if reasons[-1].startswith(f"site {name}") else f"site {name}: "
+            raise InputError(f"{config_path}: {who}{reasons[-1]}")
     if not record.exists():
         raise AdamssError(f"Flower's simulation engine broke down; its log is {out / 'flower.log'}")
     failure = json.loads(record.read_text(encoding="utf-8"))

@@ -64,7 +64,7 @@ def _tell_events(path: Path, offset: int) -> int:
         except ValueError:  # torn by a crash; the line after it is whole
             continue
         if event.get("kind") == "absence":
-            console.print(_absence(event), soft_wrap=True, markup=False)
+            console.print(absence_line(event), soft_wrap=True, markup=False)
         elif event.get("kind") == "site":
             _print_machine(event)
     return offset + len(whole)
@@ -77,7 +77,8 @@ def _print_machine(event: Mapping[str, Any]) -> None:
         console.print(line, soft_wrap=True, markup=False)
 
 
-def _absence(event: Mapping[str, Any]) -> str:
+def absence_line(event: Mapping[str, Any]) -> str:
+    """What a person is told of an event ``absence``."""
     round_, site, cause = event["round"], event["site"], event["cause"]
     if cause == "statistic_not_allowed":  # the site is there; most figures a run can do without
         return f"round {round_}: the policy of {site} keeps back a figure that was asked for ({cause})"

@@ -38,6 +38,7 @@ KEEP_MEMORY = {
 back each time, and most of the time of a copy would be the system's, for clearing the pages of the next."""
 
 _KEYS = ("path", "layout", "state", "device", "port")
+_DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ def read_site_settings(kit: Path) -> SiteSettings:
     port = data.get("port", 9094)
     if not 1 <= port <= 65535:
         raise document.error(("port",), f"must be between 1 and 65535, not {port}")
+    if data.get("device", "cpu") not in _DEVICES:
+        raise document.error(("device",), f"must be auto, cpu or cuda, not {data['device']!r}")
 
     def absolute(text: str) -> Path:
         return (kit / Path(text).expanduser()).resolve()

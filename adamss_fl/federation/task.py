@@ -62,8 +62,15 @@ def augmentations_of(task: Task) -> list[Augmentation]:
 
 
 def fingerprint(task: Task, sites: Sequence[str]) -> str:
-    """Hash of all that decides a run's result: the task and the sites' names."""
-    settings = asdict(task)
+    """Hash of all that decides a run's result: the task and the sites' names.
+
+    ``runtime.device`` and ``runtime.checkpointing`` are left out. They change no more than rounding, and a run that
+    stands still after a GPU failed, or its memory was too small, can go on with others.
+    """
+    runtime = RuntimeSettings()
+    settings = asdict(
+        replace(task, runtime=replace(task.runtime, device=runtime.device, checkpointing=runtime.checkpointing))
+    )
     if task.select == "last":  # the hash of a run that was begun before there was a choice stays as it was
         del settings["select"]
     plain = json.dumps({"task": settings, "sites": sorted(sites)}, sort_keys=True, default=str)

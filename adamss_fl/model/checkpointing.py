@@ -1,8 +1,9 @@
 """Activation checkpointing: a block's inner activations are made a second time in the backward pass, not kept.
 
-The step is the same bit for bit (Chen et al., "Training deep nets with sublinear memory cost", arXiv 1604.06174): the
-recomputation runs under the same autocast and random state, and leaves the norms' running statistics alone, which the
-forward pass has already moved.
+The step is the same (Chen et al., "Training deep nets with sublinear memory cost", arXiv 1604.06174): the recomputation
+runs under the same autocast and random state, and leaves the norms' running statistics alone, which the forward pass
+has already moved. Its bits are the same except where a CPU merges the streams of a narrow network without checkpointing
+(``merged_streams``), which sums in another order.
 """
 
 from collections.abc import Callable, Iterator

@@ -24,9 +24,9 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int = 0) -
     """Convolution with stride 1: x (B,I,D,H,W), weight (O,I,k,k,k), bias (O,) -> (B,O,D',H',W').
 
     D' is D + 2 ``padding`` + 1 - k. The result is that of ``torch.nn.functional.conv3d``, which computes it where
-    :func:`is_ours` is False.
+    :func:`is_ours` is False, and where the padding is as wide as the kernel.
     """
-    if not is_ours(x, weight.shape[2]):
+    if padding >= weight.shape[2] or not is_ours(x, weight.shape[2]):
         return functional.conv3d(x, weight, bias, padding=padding)
     return cast(Tensor, _Convolution.apply(x, weight, bias, padding))  # type: ignore[no-untyped-call]
 

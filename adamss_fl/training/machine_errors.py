@@ -33,8 +33,8 @@ _MEMORY = (
 _FAILED = ("CUDA error", "CUDA driver error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "HIP error", "NCCL error")
 
 LESS_MEMORY = (
-    "take a smaller stages.*.batch_size, imaging.grid or model.width, or set runtime.checkpointing to true; "
-    "finished rounds are kept, and the same command goes on"
+    "set runtime.checkpointing to true, and the same command goes on after the last finished round; or begin another "
+    "run with a smaller stages.*.batch_size, imaging.grid or model.width"
 )
 
 

@@ -39,7 +39,8 @@ def device_of(runtime: RuntimeSettings) -> torch.device:
     if runtime.device == "cuda" and not torch.cuda.is_available():
         why = "this build of PyTorch has no CUDA" if torch.version.cuda is None else "PyTorch finds no GPU"
         raise MachineError(
-            f"runtime.device is cuda, and {why} here; install driver and build for the GPU, or take auto or cpu",
+            f"runtime.device is cuda, and {why} here; install driver and build for the GPU, or set it to auto or cpu "
+            "(of a model that is trained already: in config.yaml of its run)",
             "no_device",
         )
     if runtime.device != "auto":

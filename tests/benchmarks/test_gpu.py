@@ -26,6 +26,15 @@ PathFinder.find_spec = lambda name, *given: None if name.split(".")[0] in ABSENT
 
 
 @pytest.mark.slow
+def test_an_interpreter_without_torch_is_one_line() -> None:
+    command = [str(ROOT / "benchmarks/gpu.sh"), "/bin/false", "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "/bin/false: is no Python with torch and numpy; give a Python that has both: benchmarks/gpu.sh PYTHON"
+    ]
+
+
 def test_a_bare_machine_gets_a_verdict_of_all_parts(tmp_path: Path) -> None:
     """Every process of the script refuses the libraries that a bare machine lacks."""
     (tmp_path / "sitecustomize.py").write_text(BARE)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "step.py"
 SMALL = ("--size", "32", "--width", "1", "--steps", "2", "--threads", "1", "--device", "cpu")
 
@@ -47,3 +49,12 @@ def test_checkpointing_lowers_the_peak() -> None:
     sizes = ("--size", "48", "--width", "4", "--batch", "2", "--peak-of", "1")
     eager, lean = (float(run(*sizes, *more)) for more in ((), ("--checkpointing",)))
     assert lean < eager - 50
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"), [(("--width", "0"), "model.width: 0 is too small"), (("--size", "17"), "17")]
+)
+def test_what_cannot_be_measured_is_one_line(wrong: tuple[str, str], said: str) -> None:
+    done = subprocess.run([sys.executable, str(SCRIPT), *SMALL, *wrong], capture_output=True, text=True, check=False)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, line.startswith("error: "), said in line) == (2, True, True)

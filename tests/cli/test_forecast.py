@@ -1,5 +1,7 @@
 """The expected time of a command: arithmetic on a clock that the test moves, and what a user sees."""
 
+from dataclasses import replace
+
 import pytest
 
 from adamss_fl.cli.forecast import (
@@ -141,6 +143,14 @@ def test_a_step_is_timed_without_its_warm_up() -> None:
         task.model, task.stages, ONE_THREAD_FP32, ["segmentation", "survival"], make_samples(6, 0), clock=Ticking()
     )
     assert found == Speed({"segmentation": 1.0, "survival": 1.0}, 1.0)
+
+
+def test_patients_without_a_mask_do_for_timing_stage_one() -> None:
+    """Their site is absent from stage I, and the time of the others is still to be told."""
+    bare = [replace(sample, has_mask=False) for sample in make_samples(6, 0)]
+    task = make_task()
+    found = measure_speed(task.model, task.stages, ONE_THREAD_FP32, ["segmentation"], bare, clock=Ticking())
+    assert found.step == {"segmentation": 1.0}
 
 
 def test_timing_leaves_the_random_state_as_it_was_and_takes_time() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -9,8 +10,10 @@ import pytest
 import torch
 import yaml
 
+from adamss_fl.cli import flower_app
 from adamss_fl.cli.main import main
 from adamss_fl.cohort import make_phantom
+from adamss_fl.errors import InputError
 from adamss_fl.training import machine
 from adamss_fl.training import stage as stage_module
 
@@ -110,3 +113,27 @@ def test_the_machine_is_introduced_and_emulation_warned_of_with_its_price(
     assert train(place, tmp_path / "bf16", *plan, "--set", "runtime.precision=bf16") == 0
     warning = "warning: bf16 is emulated on this CPU: a convolution takes 4.0 times as long as in fp32; set "
     assert warning + "runtime.precision to auto" in capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize("kind", ["InputError", "MachineError"])
+def test_what_ended_a_simulation_names_its_site_once(kind: str, tmp_path: Path) -> None:
+    for said in ("site a, train of round 1: too small", "too small"):
+        log = SimpleNamespace(lines=lambda said=said: [f"adamss_fl.errors.{kind}: {said}"])
+        with pytest.raises(InputError, match=r"^c\.yaml: site a[,:].*too small$") as caught:
+            flower_app._raise_failure(tmp_path / "none", Path("c.yaml"), tmp_path, {"a": log})
+        assert str(caught.value).count("site a") == 1
+
+
+def test_a_simulation_tells_absences_and_uniform_batches_as_they_come(capsys: pytest.CaptureFixture[str]) -> None:
+    tell = flower_app._teller()
+    counts = {"patients": {"train": 4}, "events": {"train": 4}}
+    tell({"kind": "site", "round": 0, "site": "b", "figures": counts})
+    for round_ in (1, 2):
+        tell({"kind": "round_start", "round": round_, "stages": ["survival"]})
+        tell({"kind": "absence", "round": round_, "site": "a", "cause": "too_few_masks"})
+        tell({"kind": "train", "round": round_, "site": "b", "figures": {"balanced": False}})
+    assert capsys.readouterr().err.splitlines() == [
+        "round 1: a is absent: too_few_masks",
+        "round 1: stage II at b drew uniform batches: its training patients all had the event",
+        "round 2: a is absent: too_few_masks",
+    ]

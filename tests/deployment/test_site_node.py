@@ -31,6 +31,7 @@ def test_folders_start_from_the_file(tmp_path: Path) -> None:
         ("state: s\n", "path is missing"),
         ("path: nowhere\nstate: s\n", r"site\.yaml:1: path: no folder .*nowhere"),
         ("path: data\nstate: s\nport: 70000\n", r"site\.yaml:3: port: must be between 1 and 65535"),
+        ("path: data\nstate: s\ndevice: cuda:1\n", r"site\.yaml:3: device: must be auto, cpu or cuda, not 'cuda:1'"),
         ("path: data\nstate: s\nport: true\n", "must be a whole number"),
         ("path: 7\nstate: s\n", "must be a text"),
     ],

@@ -18,7 +18,7 @@ from adamss_fl.federation.digest import message_digest
 from adamss_fl.federation.guard.audit import last_entries
 from adamss_fl.federation.guard.disclosure import NoCount, fewest_patients, without_small_splits
 from adamss_fl.federation.guard.guarded_site import GuardedSite
-from adamss_fl.federation.guard.policy import KINDS, PARAMETER_GROUPS, STATISTICS, Policy
+from adamss_fl.federation.guard.policy import KINDS, PARAMETER_GROUPS, STATISTICS, Policy, Request, decide
 from adamss_fl.federation.guard.site_folder import SiteFolder
 from adamss_fl.federation.messages import Instruction, Reply
 from adamss_fl.federation.outcome.queries import OUTCOME_QUERIES
@@ -153,6 +153,13 @@ def test_a_gpu_that_the_policy_names_and_the_machine_lacks_is_said_so_in_the_sit
     (line,) = (tmp_path / "site.log").read_text().splitlines()
     assert reason in line
     assert ("found on this machine" in line) == (gpus < 2)
+
+
+def test_a_policy_for_the_second_gpu_says_how_a_run_comes_to_use_it() -> None:
+    """A run asks for cuda, which is the first GPU; nothing in it could name the second."""
+    found = decide(Policy(device="cuda:1"), Request("a", "train", device="cuda", gpus=2), NOON, None)
+    assert found.code == "device_not_allowed"
+    assert "set 'device' to cuda:0 and start the site with CUDA_VISIBLE_DEVICES=1" in found.reason
 
 
 def test_a_gpu_that_the_site_is_set_to_and_lacks_is_refused_before_the_work(

@@ -11,7 +11,7 @@ import torch
 from in_process import assert_equal_bits, site, train
 from synthetic import make_data, make_task
 
-from adamss_fl.errors import MachineError
+from adamss_fl.errors import InputError, MachineError
 from adamss_fl.evaluation.report_methods import machines_used
 from adamss_fl.federation.finished_run import final_weights
 from adamss_fl.federation.local_sites import LocalSites
@@ -174,6 +174,23 @@ def test_auto_is_one_task_for_sites_of_every_kind(tmp_path: Path) -> None:
     described = {e["site"]: e["figures"]["machine"] for e in events_of(tmp_path) if e["kind"] == "site"}
     assert described["b"] == {"device": "cpu", "precision": "bf16"}
     assert fingerprint(task, ["a"]) != fingerprint(replace(task, runtime=known), ["a"])
+
+
+def test_a_run_goes_on_with_checkpointing_after_memory_was_too_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names checkpointing as what lets the run go on; a smaller batch would be another run."""
+    task, data = make_task((2, 1)), {"a": make_data("a", test=0)}
+    fails_once(monkeypatch, MemoryError(), call=3)  # two steps a round
+    with pytest.raises(MachineError, match=r"runtime\.checkpointing to true, and the same command goes on"):
+        train(task, data, tmp_path)
+    monkeypatch.undo()
+    train(replace(task, runtime=replace(task.runtime, checkpointing=True, device="auto")), data, tmp_path)
+    trained = [e["round"] for e in events_of(tmp_path) if e["kind"] == "train"]
+    assert trained == [1, 2, 3]
+    smaller = replace(task.stages.survival, batch_size=task.stages.survival.batch_size + 1)
+    with pytest.raises(InputError, match="holds a run of other settings"):
+        train(replace(task, stages=replace(task.stages, survival=smaller)), data, tmp_path)
 
 
 def event(kind: str, name: str, device: str, precision: str) -> dict[str, Any]:

@@ -276,6 +276,11 @@ def _device_reason(allowed: str | None, request: Request) -> str:
     if allowed is None or not allowed.startswith("cuda") or request.gpus is None:
         return reason
     number = int(allowed.partition(":")[2] or 0)
+    if number < request.gpus and number > 0 and request.device == "cuda":
+        return (
+            f"{reason}; a run takes the first GPU that it is shown: set 'device' to cuda:0 and start the site with "
+            f"CUDA_VISIBLE_DEVICES={number}"
+        )
     if number < request.gpus:
         return reason
     found = f"{request.gpus} GPUs are" if request.gpus != 1 else "1 GPU is"
