@@ -32,8 +32,11 @@ SETTINGS: dict[str, Any] = {
     "imaging": {"grid": [16, 16, 16]},
     "augmentation": [],
     "model": {"width": 1, "bins": 2},
-    "plan": {"segmentation_rounds": 1, "survival_rounds": 1},
-    "stages": {stage: {"batch_size": 4, "learning_rate": 1e-3} for stage in ("segmentation", "survival")},
+    "plan": {"segmentation_rounds": 1, "survival_rounds": 1, "epochs": 8},  # so that masks are found
+    "stages": {
+        "segmentation": {"batch_size": 4, "learning_rate": 1e-2},
+        "survival": {"batch_size": 4, "learning_rate": 1e-3},
+    },
     "runtime": {"device": "cpu", "precision": "fp32", "channels_last": False, "threads": 1},
     "evaluation": {"bootstrap": 10},
 }

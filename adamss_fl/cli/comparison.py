@@ -33,6 +33,7 @@ from adamss_fl.federation.site import Progress
 from adamss_fl.federation.site_data import SiteData
 from adamss_fl.federation.task import Task
 from adamss_fl.run_config import RunConfig
+from adamss_fl.training.machine import settle_for_processes
 from adamss_fl.training.timing import Speed
 
 OverTransport = Callable[[RunConfig, Path, Forecast | None], None]
@@ -56,6 +57,7 @@ def run_one(
     if is_study(out):
         raise InputError(f"{out}: holds a study of several seeds; give --seeds, or another --out")
     data = load_all_data(config, out, progress)
+    settle_for_processes(config.runtime, out)  # all arms compute alike
     forecast = _forecast(config, data, out, design, over_transport is not None, jobs, seeds_left)
     if forecast is not None and progress is not None:
         progress = forecast.follow(progress, _phase_of(workers_of(config, jobs)))

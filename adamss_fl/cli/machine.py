@@ -11,16 +11,15 @@ if TYPE_CHECKING:
 
 
 def introduce(runtime: "RuntimeSettings", out: Path) -> None:
-    """Print device and precision on stderr; where the precision has to be measured, ``out`` keeps the outcome.
+    """Print device and precision on stderr; ``out`` is the folder of the run, which may keep a measured precision.
 
-    The outcome then holds for all processes of the command, so that all arms of a comparison compute alike. Raises
-    MachineError where ``runtime`` asks for a GPU and there is none.
+    Nothing is written yet. Raises MachineError where ``runtime`` asks for a GPU and there is none.
     """
-    from adamss_fl.training.machine import emulation_warning, introduction, settle_for_processes
+    from adamss_fl.training.machine import emulation_warning, introduction, settled
 
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; give --out a folder")
-    console.print(introduction(runtime, settle_for_processes(runtime, out)), soft_wrap=True, markup=False)
+    console.print(introduction(runtime, settled(runtime, out, keep=False)), soft_wrap=True, markup=False)
     warning = emulation_warning(runtime)
     if warning is not None:
         console.print(f"warning: {warning}", soft_wrap=True, markup=False)

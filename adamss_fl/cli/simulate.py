@@ -25,10 +25,13 @@ def simulate(
     """
     from adamss_fl.cli.machine import introduce
     from adamss_fl.config import load_config
+    from adamss_fl.training.machine import settle_for_processes
 
     settings = load_config(config, overrides)
     introduce(settings.runtime, out)
-    metrics = flower_app.simulate(settings, config, out, forecast=_forecast(settings, out))
+    forecast = _forecast(settings, out)
+    settle_for_processes(settings.runtime, out)
+    metrics = flower_app.simulate(settings, config, out, forecast=forecast)
     keys = ("rounds", "sites", "c_index", "dsc")
     emit({"run": out, **{key: metrics.get(key) for key in keys}}, json)
 

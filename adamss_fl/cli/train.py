@@ -53,6 +53,7 @@ def train(
     from adamss_fl.cli.machine import introduce
     from adamss_fl.config import load_config
     from adamss_fl.crossval import run_cross_validation
+    from adamss_fl.training.machine import settle_for_processes
 
     if folds is None and jobs is not None:
         raise InputError("--jobs: one run is trained in one process; give --jobs together with --folds")
@@ -63,6 +64,7 @@ def train(
     introduce(settings.runtime, out)
     with following("train") as report:
         data = load_all_data(settings, out, report, only=site)
+        settle_for_processes(settings.runtime, out)
         if scheme is not None:
             result = run_cross_validation(settings, data, out, scheme, report, jobs or 0)
         else:

@@ -59,18 +59,18 @@ def read_machine(figure: Any) -> Machine | None:
     return Machine(device, precision)  # type: ignore[arg-type]
 
 
-def settled(runtime: RuntimeSettings, folder: Path) -> RuntimeSettings:
+def settled(runtime: RuntimeSettings, folder: Path, *, keep: bool = True) -> RuntimeSettings:
     """``runtime`` with the precision that ``auto`` is here.
 
-    Where it has to be measured, ``folder`` keeps the outcome from the first call on: a measurement may end otherwise
-    the next time, and a run that is resumed goes on as it began.
+    Where it has to be measured, ``folder`` keeps the outcome from the first call with ``keep`` on: a measurement may
+    end otherwise the next time, and a run that is resumed goes on as it began.
     """
     device = device_of(runtime)
     if not is_measured(runtime.precision, device):
         return replace(runtime, precision=resolve_precision(runtime.precision, device))
     kept = folder / "precision"
     known = kept.read_text(encoding="ascii") if kept.exists() else measured_precision()
-    if not kept.exists():
+    if keep and not kept.exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(kept, known.encode("ascii"))
     return replace(runtime, precision="bf16" if known == "bf16" else "fp32")

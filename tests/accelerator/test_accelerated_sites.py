@@ -75,6 +75,6 @@ def test_auto_is_the_cpu_where_pytorch_finds_none_or_one_without_float64(monkeyp
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_is_asked_for_and_not_there_is_one_line() -> None:
-    with pytest.raises(InputError, match=r"^runtime\.device: cuda is asked for.*use auto or cpu") as error:
+    with pytest.raises(InputError, match=r"^runtime\.device is cuda, and .*set it to auto or cpu") as error:
         device_of(RuntimeSettings(device="cuda"))
     assert "\n" not in str(error.value)

@@ -19,8 +19,8 @@ SETTINGS: dict[str, Any] = {
     "imaging": {"grid": [16, 16, 16], "spacing_mm": [8.0, 8.0, 8.0]},
     "augmentation": [],
     "model": {"width": 1, "bins": 3},
-    "plan": {"segmentation_rounds": 1, "survival_rounds": 1},
-    "stages": {stage: {"batch_size": 2} for stage in ("segmentation", "survival")},
+    "plan": {"segmentation_rounds": 1, "survival_rounds": 1, "epochs": 10},  # so that masks are found
+    "stages": {"segmentation": {"batch_size": 2, "learning_rate": 1e-2}, "survival": {"batch_size": 2}},
     "runtime": {"device": "cpu", "precision": "fp32", "channels_last": False, "threads": 1},
     "evaluation": {"bootstrap": 5},
 }

@@ -100,7 +100,7 @@ def test_l2_term_is_alpha_times_the_sum_of_squares_of_the_two_linear_layers() ->
 def test_proximal_term_pulls_towards_the_weights_received() -> None:
     start = to_weights(make_model(dropout=0.0))
     moved = []
-    for mu in (0.0, 100.0):
+    for mu in (0.0, 500.0):
         model = make_model(dropout=0.0)
         still = settings(optimizer="sgd", learning_rate=1e-3, schedule="constant", proximal_mu=mu)
         train_stage(model, SAMPLES, StageWork("survival", 0, epochs=5), still, ONE_THREAD_FP32, grid=GRID)
